@@ -272,18 +272,6 @@ pub fn close_code(payload: &[u8]) -> Result<u16, Violation> {
     }
 }
 
-impl Header {
-    /// Length of this header as the peer wrote it at the start of `bytes`, which need not be the shortest form.
-    pub(crate) fn bytes_on_wire(&self, bytes: &[u8]) -> usize {
-        let extended = match bytes.get(1).map(|second| second & 0x7f) {
-            Some(126) => 2,
-            Some(127) => 8,
-            _ => 0,
-        };
-        2 + extended + if self.mask.is_some() { 4 } else { 0 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
