@@ -89,17 +89,30 @@ spawn() {
 # stop COMPONENT [SECONDS]: SIGTERM, then SIGKILL after that long (0: SIGKILL at once).
 stop() {
   local name=$1 grace=${2:-10} pid
-  pid=$(cat "$(pid_file "$name")" 2>/dev/null) || return 0
-  if is_ours "$pid"; then
+  for pid in $(pids_of "$name"); do
     if [ "$grace" -gt 0 ]; then
       kill -TERM "$pid" 2>/dev/null || true
       gone "$pid" "$grace" || say "$name did not stop within $grace s of SIGTERM: killing PID $pid"
     fi
     kill -KILL "$pid" 2>/dev/null || true
     gone "$pid" 10 || die "$name (PID $pid) survives SIGKILL" "it is probably stuck in the kernel: see /proc/$pid/stack"
-  fi
+  done
   rm -f "$(pid_file "$name")"
 }
+
+# The PIDs of COMPONENT in this cluster: the one in its file, and any whose file was lost.
+pids_of() {
+  local name=$1 cmdline pid
+  pid=$(cat "$(pid_file "$name")" 2>/dev/null) || pid=
+  for cmdline in /proc/"${pid:-none}"/cmdline $(processes_naming "$STATE/"); do
+    [[ $(tr '\0' ' ' 2>/dev/null <"$cmdline") =~ ^([^ ]*/)?(kube-)?"$name"\ .*"$STATE/" ]] || continue
+    cmdline=${cmdline#/proc/}
+    printf '%s\n' "${cmdline%/cmdline}"
+  done | sort -u
+}
+
+# The cmdline files in /proc of the processes that have TEXT on their command line, grep's own among them.
+processes_naming() { grep -lsF -- "$1" /proc/[0-9]*/cmdline || true; }
 
 # gone PID SECONDS: waits until the process no longer exists; a zombie counts as gone.
 gone() {

@@ -5,6 +5,8 @@ ctr_k8s() { timeout 60 ctr --address "$CONTAINERD_SOCKET" --namespace k8s.io "$@
 
 start_containerd() {
   if running containerd && containerd_answers; then return; fi
+  # The kubelet would take a while to look for the new one.
+  stop kubelet
   stop containerd
   say 'starting containerd'
   cat >"$STATE/containerd.toml" <<TOML

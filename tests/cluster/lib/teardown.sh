@@ -46,11 +46,10 @@ remove_containers() {
   for pid in $(shims) $(cgroup_processes); do gone "$pid" 10 || die "PID $pid of a pod survives SIGKILL" "see /proc/$pid/stack"; done
 }
 
-# Shims name the socket of the containerd that started them. grep, too, has it on its command line.
+# Shims name the socket of the containerd that started them.
 shims() {
   local cmdline
-  # shellcheck disable=SC2013 # paths in /proc have no spaces
-  for cmdline in $(grep -lsF -- "$CONTAINERD_SOCKET" /proc/[0-9]*/cmdline); do
+  for cmdline in $(processes_naming "$CONTAINERD_SOCKET"); do
     if [[ $(tr '\0' ' ' 2>/dev/null <"$cmdline") == *containerd-shim*" -address $CONTAINERD_SOCKET "* ]]; then
       cmdline=${cmdline#/proc/}
       printf '%s\n' "${cmdline%/cmdline}"
