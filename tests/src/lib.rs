@@ -1,0 +1,55 @@
+//! The end-to-end tests' own tools: a cluster, the two binaries under test with the rights they have in earnest, and the
+//! clients people use.
+//!
+//! ```text
+//!   Test ── one namespace, its pods and sessions; what a test function is given
+//!     ├── Cluster       the Kubernetes it runs on (KUBECONFIG, or the project's own), as administrator
+//!     ├── Drawbridge    one operator and one gateway as child processes, each with its ServiceAccount's token;
+//!     │                 shared by the tests of a binary, stopped when the last one is done
+//!     └── Session       a granted ConsoleSession: token, kubeconfig
+//!           ├── Kubectl     real kubectl with that kubeconfig and nothing else
+//!           ├── Terminal    the same on a PTY, with a screen to look at
+//!           ├── Console     a WebSocket client of any subprotocol
+//!           └── Connection  bytes over TLS, for what no honest client sends
+//! ```
+//!
+//! Nothing here uses the product's own wire code: a fault there must not hide itself.
+
+mod audit;
+mod checks;
+mod cluster;
+mod connection;
+mod console;
+mod drawbridge;
+mod kubectl;
+mod metrics;
+mod pki;
+mod process;
+mod programs;
+mod session;
+mod terminal;
+mod test;
+mod timings;
+mod wait;
+
+pub use audit::{Audit, Mark, Seen};
+pub use checks::{contains, text};
+pub use cluster::{Cluster, Needs};
+pub use connection::{Answer, Connection, Request};
+pub use console::{Console, End, Event, Opening, PROTOCOLS, Refused, frame};
+pub use drawbridge::{Drawbridge, Gateway, Operator, SYSTEM_NAMESPACE};
+pub use kubectl::{Kubectl, Output};
+pub use metrics::Metrics;
+pub use pki::Pki;
+pub use process::Process;
+pub use session::Session;
+pub use terminal::Terminal;
+pub use test::{Test, run, run_alone};
+pub use timings::Timings;
+pub use wait::{soon, wait_for};
+
+/// Tells the person running the tests something, past libtest's capture of the output of tests that pass.
+pub fn note(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "      note: {text}");
+}
