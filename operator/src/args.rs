@@ -1,0 +1,320 @@
+//! Every flag, once; `run` builds the parts in order and joins them.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use drawbridge_admin::logging::Logging;
+use drawbridge_admin::{Ready, Server, shutdown_signal};
+use drawbridge_crds::names;
+use futures_util::{StreamExt, stream};
+use kube::runtime::controller;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher;
+use kube::{Client, Config};
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::grant::Gateway;
+use crate::lease::Elector;
+use crate::metrics::Metrics;
+use crate::session::{Ctx, error_policy, reconcile};
+use crate::watches::Feeds;
+use crate::{FIELD_MANAGER, Guarded, sweep};
+
+/// Passes that were begun may finish for this long after SIGTERM. A pass is about ten writes of 10 s at the very worst;
+/// what is cut off is taken up by the successor. Keep terminationGracePeriodSeconds 10 s above it.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Turns ConsoleSessions into access to pods, and takes it away again.
+///
+/// The API server is found as kubectl finds it: KUBECONFIG, ~/.kube/config, or the pod's own service account.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(name = "drawbridge-operator", version)]
+pub struct Args {
+    /// Namespace of the session accounts. Must exist, be the same at the gateway, and be closed to everybody else.
+    #[arg(long, env = "DRAWBRIDGE_SESSIONS_NAMESPACE", default_value = names::SESSIONS_NAMESPACE)]
+    sessions_namespace: String,
+
+    /// Where users reach the gateway, e.g. `https://drawbridge.example.com`. Goes into every kubeconfig.
+    #[arg(long, env = "DRAWBRIDGE_GATEWAY_URL", value_parser = gateway_url)]
+    gateway_url: String,
+
+    /// PEM file with the certificates that sign the gateway's. Goes into every kubeconfig; read once at start. Leave it
+    /// out when every client trusts them already.
+    #[arg(long, env = "DRAWBRIDGE_GATEWAY_CA_FILE")]
+    gateway_ca_file: Option<PathBuf>,
+
+    /// Address of /livez, /readyz and /metrics. In a pod, where the kubelet must reach it: `0.0.0.0:8081`.
+    #[arg(long, env = "DRAWBRIDGE_ADMIN_ADDR", default_value = "127.0.0.1:8081")]
+    admin_addr: SocketAddr,
+
+    /// Sessions worked on at the same time, 1 to 256. Each keeps up to four requests at the API server.
+    #[arg(long, env = "DRAWBRIDGE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+
+    /// Namespace of the Lease by which one of several replicas leads.
+    #[arg(
+        long,
+        env = "DRAWBRIDGE_LEASE_NAMESPACE",
+        default_value = "drawbridge-system"
+    )]
+    lease_namespace: String,
+
+    /// Name of that Lease.
+    #[arg(
+        long,
+        env = "DRAWBRIDGE_LEASE_NAME",
+        default_value = "drawbridge-operator"
+    )]
+    lease_name: String,
+
+    /// What this replica calls itself in the Lease and in Events; each must have its own. Default: the host's name and
+    /// a random suffix.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+
+    #[command(flatten)]
+    logging: Logging,
+}
+
+/// A token in a kubeconfig goes wherever this points: over TLS, and without a path kubectl would prepend to its own.
+fn gateway_url(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|error| format!("not a URL: {error}"))?;
+    if uri.scheme_str() != Some("https") {
+        return Err("must begin with https://, for tokens travel there".into());
+    }
+    if uri.host().is_none_or(str::is_empty)
+        || uri.query().is_some()
+        || !matches!(uri.path(), "" | "/")
+    {
+        return Err("must be https://host or https://host:port, without path or query".into());
+    }
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err("must not contain a user name or password".into());
+    }
+    Ok(text.trim_end_matches('/').into())
+}
+
+impl Args {
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// When something needed at start is missing, or when the process must not go on, e.g. the lease was lost.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self {
+            sessions_namespace,
+            gateway_url,
+            gateway_ca_file,
+            admin_addr,
+            concurrency,
+            lease_namespace,
+            lease_name,
+            identity,
+            logging,
+        } = self;
+        drawbridge_admin::logging::init(&logging)?;
+        let signal = shutdown_signal()?;
+        let identity = identity
+            .filter(|identity| !identity.is_empty())
+            .unwrap_or_else(own_name);
+        let ca = gateway_ca_file.as_deref().map(read_ca).transpose()?;
+        let config = Config::infer().await.context(
+            "found no API server; set KUBECONFIG, or run in a pod with a service account",
+        )?;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            api_server = %config.cluster_url,
+            sessions_namespace,
+            gateway_url,
+            gateway_ca_file = ?gateway_ca_file,
+            %admin_addr,
+            concurrency,
+            lease_namespace,
+            lease_name,
+            identity,
+            "starting"
+        );
+        let client = Client::try_from(config)
+            .context("failed to set up the connection to the API server")?;
+
+        let feeds = Feeds::default();
+        let watches = Arc::new(feeds.watches());
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::register(
+            &mut registry,
+            watches.sessions.watched().clone(),
+        ));
+        let ready = Ready::default();
+        let warm = ready.condition("caches filled from the API server");
+        let admin = Server::bind(admin_addr, ready.clone(), registry).await?;
+        let admin_stop = CancellationToken::new();
+        let admin = tokio::spawn(admin.serve(admin_stop.clone()));
+
+        let mut tasks = JoinSet::new();
+        let queue = feeds.spawn(&client, &sessions_namespace, &watches, &metrics, &mut tasks);
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.into(),
+            instance: Some(identity.clone()),
+        };
+        let ctx = Arc::new(Ctx {
+            recorder: Recorder::new(client.clone(), reporter),
+            client: client.clone(),
+            sessions_namespace,
+            gateway: Gateway {
+                url: gateway_url,
+                ca,
+            },
+            watches: Arc::clone(&watches),
+            metrics: Arc::clone(&metrics),
+            leading: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            failures: Mutex::new(HashMap::new()),
+        });
+        let orphans = Arc::new(Notify::new());
+        tasks.spawn(sweep::run(Arc::clone(&ctx), Arc::clone(&orphans)));
+        let mut passes = tokio::spawn(work(Arc::clone(&ctx), queue, concurrency, orphans));
+
+        let mut elector = Elector::new(&client, &lease_namespace, &lease_name, identity, &metrics);
+        let lead = async {
+            watches
+                .synced()
+                .await
+                .context("a watch ended before its cache was filled")?;
+            info!("caches are filled");
+            warm.met();
+            elector.acquire().await;
+            ctx.leading.cancel();
+            Err::<(), anyhow::Error>(elector.hold().await.into())
+        };
+        let outcome = tokio::select! {
+            name = signal => {
+                info!(signal = name, "stopping");
+                Ok(())
+            }
+            // Without waiting for anything: a successor may be writing already.
+            lost = lead => lost,
+            ended = tasks.join_next() => Err(anyhow::anyhow!("a task that never ends has ended: {ended:?}")),
+            ended = &mut passes => Err(anyhow::anyhow!("the passes have ended: {ended:?}")),
+        };
+        outcome.inspect_err(|error| error!("{error:#}"))?;
+
+        ready.withdraw();
+        ctx.stop.cancel();
+        if timeout(DRAIN, passes).await.is_err() {
+            warn!("passes are still running; the next leader takes them up");
+        }
+        tasks.shutdown().await;
+        if ctx.leading.is_cancelled() {
+            elector.release().await;
+        }
+        admin_stop.cancel();
+        admin.await.context("the admin port failed")
+    }
+}
+
+/// Runs passes over the sessions that are queued until told to stop, then waits for those begun.
+async fn work(
+    ctx: Arc<Ctx>,
+    mut queue: mpsc::Receiver<kube::runtime::reflector::ObjectRef<Guarded>>,
+    concurrency: u16,
+    orphans: Arc<Notify>,
+) {
+    let sessions = ctx.watches.sessions.watched().clone();
+    let stop = ctx.stop.clone();
+    let queue = stream::poll_fn(move |cx| queue.poll_recv(cx))
+        .map(Ok::<_, watcher::Error>)
+        .take_until(async move { stop.cancelled().await })
+        .boxed();
+    let config = controller::Config::default().concurrency(concurrency);
+    let passes = controller::applier(
+        |session, ctx| Box::pin(reconcile(session, ctx)),
+        error_policy,
+        ctx,
+        sessions,
+        queue,
+        config,
+    );
+    passes
+        .for_each(|pass| {
+            // What failed is logged by the pass itself.
+            if let Err(controller::Error::ObjectNotFound(_)) = pass {
+                orphans.notify_one();
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn read_ca(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    let pem = std::fs::read(path)
+        .with_context(|| format!("failed to read --gateway-ca-file {}", path.display()))?;
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("PRIVATE KEY") {
+        bail!(
+            "--gateway-ca-file {} contains a private key; it would go to every user",
+            path.display()
+        );
+    }
+    ensure!(
+        text.contains("-----BEGIN CERTIFICATE-----"),
+        "--gateway-ca-file {} contains no PEM certificate",
+        path.display()
+    );
+    Ok(pem)
+}
+
+/// The host's name, as kubelet sets it in a pod, and a suffix that tells two runs on one host apart.
+fn own_name() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| FIELD_MANAGER.into());
+    // Keyed by the operating system's random numbers.
+    let suffix = RandomState::new().build_hasher().finish();
+    format!("{host}-{suffix:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_gateway_url_is_https_and_no_more_than_an_address() {
+        assert_eq!(
+            gateway_url("https://gate.example.com/").as_deref(),
+            Ok("https://gate.example.com")
+        );
+        assert_eq!(
+            gateway_url("https://[2001:db8::1]:8443").as_deref(),
+            Ok("https://[2001:db8::1]:8443")
+        );
+        for refused in [
+            "http://gate.example.com",
+            "gate.example.com",
+            "https://",
+            "https://gate.example.com/api",
+            "https://gate.example.com/?x",
+            "https://alice:secret@gate.example.com",
+        ] {
+            assert!(gateway_url(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! All reads of a pass, and its only clock.
+
+use std::sync::Arc;
+
+use drawbridge_crds::v1alpha1::ConsoleSession;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+
+use super::plan::{Observed, PodLife, PodSeen, granted_pod, needs_pod};
+use super::{Ctx, Error, in_time};
+
+/// The pod's annotation that names the container to enter by default; kubectl reads the same.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Reads everything the decision needs: from the watch caches, but for a pod that is about to be granted or seems lost.
+pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Observed, Error> {
+    let now = Timestamp::now();
+    let pod = if needs_pod(&session, now) {
+        // First say that the pod matters, then look: a change in between wakes us again.
+        ctx.watches.interest.register(&session);
+        pod(ctx, &session).await?
+    } else {
+        None
+    };
+    let namespace = session.namespace().unwrap_or_default();
+    let namespace = ctx.watches.namespaces.get(&ObjectRef::new(&namespace));
+    Ok(Observed {
+        namespace_deleting: namespace
+            .is_some_and(|found| found.metadata.deletion_timestamp.is_some()),
+        session,
+        pod,
+        now,
+    })
+}
+
+/// The pod of the target's name. The cache may say that a granted session's pod lives, or is being deleted; that it is
+/// gone or another is asked of the API server, because the cache may be the one that is behind.
+async fn pod(ctx: &Ctx, session: &ConsoleSession) -> Result<Option<PodSeen>, Error> {
+    let namespace = session.namespace().unwrap_or_default();
+    let name = &session.spec.target.pod.name;
+    let cached = ctx
+        .watches
+        .pods
+        .get(&ObjectRef::new(name).within(&namespace));
+    if let Some((granted, cached)) = granted_pod(session).zip(cached)
+        && cached.metadata.uid.as_deref() == Some(granted)
+    {
+        return Ok(Some(PodSeen {
+            uid: granted.into(),
+            deleting: cached.metadata.deletion_timestamp.is_some(),
+            life: PodLife::Live,
+        }));
+    }
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found = in_time("pod", name, pods.get_opt(name)).await?;
+    found
+        .map_err(|source| Error::Read {
+            what: "pod",
+            name: name.clone(),
+            source,
+        })
+        .map(|pod| pod.map(facts))
+}
+
+fn facts(pod: Pod) -> PodSeen {
+    let preferred = pod.annotations().get(DEFAULT_CONTAINER).cloned();
+    let phase = pod
+        .status
+        .and_then(|status| status.phase)
+        .unwrap_or_default();
+    let spec = pod.spec.unwrap_or_default();
+    let life = match phase.as_str() {
+        "Succeeded" | "Failed" => PodLife::Finished,
+        "Running" => {
+            // The default is the annotated one, else the first; sidecars and ephemeral containers must be named.
+            let regular = spec.containers.into_iter().map(|container| container.name);
+            let init = spec.init_containers.into_iter().flatten();
+            let sidecars = init
+                .filter(|container| container.restart_policy.as_deref() == Some("Always"))
+                .map(|container| container.name);
+            let ephemeral = spec
+                .ephemeral_containers
+                .into_iter()
+                .flatten()
+                .map(|container| container.name);
+            let mut containers: Vec<String> = regular.chain(sidecars).chain(ephemeral).collect();
+            if let Some(at) = containers
+                .iter()
+                .position(|name| Some(name) == preferred.as_ref())
+            {
+                containers[..=at].rotate_right(1);
+            }
+            PodLife::Running {
+                containers,
+                node: spec.node_name.unwrap_or_default(),
+            }
+        }
+        other => PodLife::Waiting(
+            if other.is_empty() {
+                "unscheduled"
+            } else {
+                other
+            }
+            .into(),
+        ),
+    };
+    PodSeen {
+        uid: pod.metadata.uid.unwrap_or_default(),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        life,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_default_container_is_the_annotated_one_else_the_first() {
+        for (annotated, expected) in [
+            (json!({}), vec!["a", "b", "sidecar", "debugger"]),
+            (
+                json!({DEFAULT_CONTAINER: "b"}),
+                vec!["b", "a", "sidecar", "debugger"],
+            ),
+            (
+                json!({DEFAULT_CONTAINER: "nowhere"}),
+                vec!["a", "b", "sidecar", "debugger"],
+            ),
+        ] {
+            let pod = serde_json::from_value(json!({
+                "metadata": {"uid": "u", "annotations": annotated},
+                "spec": {
+                    "nodeName": "n",
+                    "containers": [{"name": "a"}, {"name": "b"}],
+                    "initContainers": [{"name": "init"}, {"name": "sidecar", "restartPolicy": "Always"}],
+                    "ephemeralContainers": [{"name": "debugger"}],
+                },
+                "status": {"phase": "Running"},
+            }));
+            let life = facts(pod.expect("a pod")).life;
+            let containers = expected.into_iter().map(String::from).collect();
+            assert_eq!(
+                life,
+                PodLife::Running {
+                    containers,
+                    node: "n".into()
+                }
+            );
+        }
+    }
+}

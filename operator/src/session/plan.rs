@@ -1,0 +1,415 @@
+//! The decision. No client, no clock, no async.
+
+use drawbridge_crds::rules;
+use drawbridge_crds::v1alpha1::{ConsoleSession, EndReason, Mode, Phase, ResolvedTarget};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use std::sync::Arc;
+
+/// Everything one pass needs, fetched before any decision is made.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The session.
+    pub session: Arc<ConsoleSession>,
+    /// Whether its namespace is being deleted.
+    pub namespace_deleting: bool,
+    /// The pod of the target's name. Looked for only when [`needs_pod`].
+    pub pod: Option<PodSeen>,
+    /// When all this was read.
+    pub now: Timestamp,
+}
+
+/// What is known about a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Its UID.
+    pub uid: String,
+    /// Whether its deletion has begun.
+    pub deleting: bool,
+    /// How far it is in its life.
+    pub life: PodLife,
+}
+
+/// How far a pod is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodLife {
+    /// Not completed; no more was asked.
+    Live,
+    /// Not running yet, or its node is lost; `status.phase`.
+    Waiting(String),
+    /// Running.
+    Running {
+        /// Names of its containers, the default one first.
+        containers: Vec<String>,
+        /// Name of its node.
+        node: String,
+    },
+    /// Ran to completion: `Succeeded` or `Failed`.
+    Finished,
+}
+
+/// What should be true after the pass. Complete: what is not here is taken away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Whether access is open. If not, nothing made for the session may remain.
+    pub access: Access,
+    /// `status.phase`.
+    pub phase: Phase,
+    /// `reason` of the `Ready` condition: a word.
+    pub reason: &'static str,
+    /// `message` of the `Ready` condition: a sentence for the user.
+    pub message: String,
+    /// Why and when the session ended; `None` while it has not.
+    pub ended: Option<(EndReason, Timestamp)>,
+    /// Look again then, even if nothing changes.
+    pub look_again: Option<Timestamp>,
+    /// Delete the session itself.
+    pub delete: bool,
+}
+
+/// Whether access is open.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Access {
+    /// Not yet, or not any more.
+    Closed,
+    /// To this pod, between these times.
+    Open {
+        /// The pod the grant names.
+        target: ResolvedTarget,
+        /// When access began.
+        granted_at: Timestamp,
+        /// When it ends.
+        expires_at: Timestamp,
+    },
+}
+
+/// The grant the status records.
+struct Granted<'a> {
+    target: &'a ResolvedTarget,
+    granted_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// Whether the decision depends on the pod.
+#[must_use]
+pub fn needs_pod(session: &ConsoleSession, now: Timestamp) -> bool {
+    let waits = session
+        .spec
+        .not_before
+        .as_ref()
+        .is_some_and(|at| now < at.0);
+    final_end(session).is_none()
+        && !waits
+        && !session.spec.revoked
+        && session.metadata.deletion_timestamp.is_none()
+}
+
+/// The pod a granted session stands on; `None` before the grant.
+#[must_use]
+pub fn granted_pod(session: &ConsoleSession) -> Option<&str> {
+    granted(session).map(|granted| granted.target.pod_uid.as_str())
+}
+
+/// How and when the session ended, as its status records it: final, whatever else the object says by now.
+fn final_end(session: &ConsoleSession) -> Option<(EndReason, Option<Timestamp>)> {
+    let status = session.status.as_ref()?;
+    let at = status.ended_at.as_ref().map(|at| at.0);
+    let by_phase = match status.phase? {
+        Phase::Expired => Some(EndReason::Expired),
+        Phase::Revoked => Some(EndReason::Revoked),
+        Phase::Failed => Some(EndReason::InvalidSpec),
+        Phase::Pending | Phase::Scheduled | Phase::Ready => None,
+    };
+    let reason = status.end_reason.or(by_phase);
+    // Any one of the three is enough: who edits the status must not be able to revive the session.
+    reason
+        .or(at.map(|_| EndReason::Revoked))
+        .map(|reason| (reason, at))
+}
+
+fn granted(session: &ConsoleSession) -> Option<Granted<'_>> {
+    let status = session.status.as_ref()?;
+    let granted_at = status.granted_at.as_ref()?.0;
+    Some(Granted {
+        target: status.target.as_ref()?,
+        granted_at,
+        // Never later than the spec allows, whatever the status says.
+        expires_at: expiry(session, granted_at)?.min(status.expires_at.as_ref()?.0),
+    })
+}
+
+/// When access granted at `granted_at` ends. `None` past the end of representable time.
+fn expiry(session: &ConsoleSession, granted_at: Timestamp) -> Option<Timestamp> {
+    let duration =
+        SignedDuration::try_from(std::time::Duration::from(session.spec.duration)).ok()?;
+    let end = granted_at.checked_add(duration).ok()?;
+    let window = session.spec.not_after.as_ref().map_or(end, |at| at.0);
+    Some(whole_seconds(end.min(window)))
+}
+
+/// Times in the API are whole seconds; rounded down, so that access never lasts longer than allowed.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    let second = at.as_nanosecond().div_euclid(1_000_000_000);
+    i64::try_from(second)
+        .ok()
+        .and_then(|second| Timestamp::from_second(second).ok())
+        .unwrap_or(at)
+}
+
+/// Decides.
+///
+/// # Guarantees
+/// - An ended session stays ended, for the reason and at the time first recorded.
+/// - Access is open only at or after `notBefore`, before `notAfter`, and before `expiresAt`.
+/// - It is open only to the pod it was first granted for.
+#[must_use]
+pub fn plan(seen: &Observed) -> Plan {
+    let session = &*seen.session;
+    if let Some((reason, at)) = final_end(session) {
+        return over(seen, reason, at);
+    }
+    if let Some(reason) = taken_away(seen) {
+        return over(seen, reason, None);
+    }
+    match granted(session) {
+        Some(granted) => keep(seen, &granted),
+        None => wait_or_grant(seen),
+    }
+}
+
+/// Reasons that beat everything else.
+fn taken_away(seen: &Observed) -> Option<EndReason> {
+    if seen.session.spec.revoked {
+        Some(EndReason::Revoked)
+    } else if seen.session.metadata.deletion_timestamp.is_some() {
+        Some(EndReason::SessionDeleted)
+    } else if seen.namespace_deleting {
+        Some(EndReason::NamespaceDeleted)
+    } else if rules::check(&seen.session).is_err() {
+        Some(EndReason::InvalidSpec)
+    } else {
+        None
+    }
+}
+
+fn keep(seen: &Observed, granted: &Granted<'_>) -> Plan {
+    if seen.now >= granted.expires_at {
+        return over(seen, EndReason::Expired, None);
+    }
+    let lost = match &seen.pod {
+        None => Some(EndReason::PodDeleted),
+        Some(pod) if pod.uid != granted.target.pod_uid => Some(EndReason::PodReplaced),
+        Some(pod) if pod.deleting => Some(EndReason::PodDeleted),
+        Some(pod) if pod.life == PodLife::Finished => Some(EndReason::PodFinished),
+        Some(_) => None,
+    };
+    match lost {
+        Some(reason) => over(seen, reason, None),
+        None => open(
+            seen,
+            granted.target.clone(),
+            granted.granted_at,
+            granted.expires_at,
+        ),
+    }
+}
+
+fn wait_or_grant(seen: &Observed) -> Plan {
+    let spec = &seen.session.spec;
+    if spec.not_after.as_ref().is_some_and(|at| seen.now >= at.0) {
+        return over(seen, EndReason::WindowMissed, None);
+    }
+    if let Some(at) = spec.not_before.as_ref().filter(|at| seen.now < at.0) {
+        return Plan {
+            phase: Phase::Scheduled,
+            look_again: Some(at.0),
+            ..waiting(seen, "Scheduled", format!("access is granted at {}", at.0))
+        };
+    }
+    let name = &spec.target.pod.name;
+    let pod = match &seen.pod {
+        None => {
+            return waiting(
+                seen,
+                "PodNotFound",
+                format!("pod {name} does not exist (yet)"),
+            );
+        }
+        Some(pod) if pod.deleting => {
+            return waiting(
+                seen,
+                "PodDeleting",
+                format!("pod {name} is being deleted; waiting for the next of that name"),
+            );
+        }
+        Some(pod) => pod,
+    };
+    let (containers, node) = match &pod.life {
+        PodLife::Finished => return over(seen, EndReason::PodFinished, None),
+        PodLife::Live => {
+            return waiting(
+                seen,
+                "PodNotRunning",
+                format!("pod {name} is not known to run yet"),
+            );
+        }
+        PodLife::Waiting(phase) => {
+            return waiting(
+                seen,
+                "PodNotRunning",
+                format!("pod {name} is {phase}, not Running"),
+            );
+        }
+        PodLife::Running { containers, node } => (containers, node),
+    };
+    let container = match &spec.target.container {
+        Some(wanted) => containers.iter().find(|name| *name == wanted),
+        None => containers.first(),
+    };
+    let Some(container) = container else {
+        return over(seen, EndReason::ContainerNotFound, None);
+    };
+    let granted_at = whole_seconds(seen.now);
+    match expiry(&seen.session, granted_at) {
+        Some(expires_at) if seen.now < expires_at => {
+            let target = ResolvedTarget {
+                pod: name.clone(),
+                pod_uid: pod.uid.clone(),
+                container: container.clone(),
+                node: node.clone(),
+            };
+            open(seen, target, granted_at, expires_at)
+        }
+        _ => over(seen, EndReason::WindowMissed, None),
+    }
+}
+
+fn waiting(seen: &Observed, reason: &'static str, message: String) -> Plan {
+    Plan {
+        access: Access::Closed,
+        phase: Phase::Pending,
+        reason,
+        message,
+        ended: None,
+        look_again: seen.session.spec.not_after.as_ref().map(|at| at.0),
+        delete: false,
+    }
+}
+
+fn open(
+    seen: &Observed,
+    target: ResolvedTarget,
+    granted_at: Timestamp,
+    expires_at: Timestamp,
+) -> Plan {
+    let spec = &seen.session.spec;
+    let may = match spec.mode {
+        Mode::Exec => "exec into",
+        Mode::Attach => "attach to",
+    };
+    Plan {
+        message: format!(
+            "{} may {may} container {} of pod {} until {expires_at}",
+            spec.user, target.container, target.pod
+        ),
+        access: Access::Open {
+            target,
+            granted_at,
+            expires_at,
+        },
+        phase: Phase::Ready,
+        reason: "Granted",
+        ended: None,
+        look_again: Some(expires_at),
+        delete: false,
+    }
+}
+
+/// The session is over. `at`: when, if that is on record already.
+fn over(seen: &Observed, reason: EndReason, at: Option<Timestamp>) -> Plan {
+    let session = &*seen.session;
+    let ended_at = at.unwrap_or_else(|| match (reason, granted(session)) {
+        // The gateway cut at that time, however late this pass is.
+        (EndReason::Expired, Some(granted)) => granted.expires_at,
+        _ => whole_seconds(seen.now),
+    });
+    let (phase, word, message) = told(session, reason);
+    let gone_at = session.spec.ttl_after_finished.and_then(|ttl| {
+        let ttl = SignedDuration::try_from(std::time::Duration::from(ttl)).ok()?;
+        ended_at.checked_add(ttl).ok()
+    });
+    let deleting = session.metadata.deletion_timestamp.is_some();
+    Plan {
+        access: Access::Closed,
+        phase,
+        reason: word,
+        message,
+        ended: Some((reason, ended_at)),
+        look_again: gone_at.filter(|at| seen.now < *at && !deleting),
+        delete: gone_at.is_some_and(|at| seen.now >= at) && !deleting,
+    }
+}
+
+/// How an end is told: phase, a word, a sentence.
+fn told(session: &ConsoleSession, reason: EndReason) -> (Phase, &'static str, String) {
+    let pod = &session.spec.target.pod.name;
+    match reason {
+        EndReason::Expired => (Phase::Expired, "Expired", "access ended at its time".into()),
+        EndReason::WindowMissed => (
+            Phase::Expired,
+            "WindowMissed",
+            "notAfter passed before access could be granted".into(),
+        ),
+        EndReason::Revoked => (Phase::Revoked, "Revoked", "access was revoked".into()),
+        EndReason::SessionDeleted => (
+            Phase::Revoked,
+            "SessionDeleted",
+            "the session is being deleted".into(),
+        ),
+        EndReason::NamespaceDeleted => (
+            Phase::Revoked,
+            "NamespaceDeleted",
+            format!(
+                "namespace {} is being deleted",
+                session.namespace().unwrap_or_default()
+            ),
+        ),
+        EndReason::PodDeleted => (
+            Phase::Failed,
+            "PodDeleted",
+            format!("pod {pod} was deleted"),
+        ),
+        EndReason::PodReplaced => (
+            Phase::Failed,
+            "PodReplaced",
+            format!(
+                "pod {pod} was replaced by another of the same name; make a new session for that one"
+            ),
+        ),
+        EndReason::PodFinished => (
+            Phase::Failed,
+            "PodFinished",
+            format!("pod {pod} ran to completion"),
+        ),
+        EndReason::ContainerNotFound => (
+            Phase::Failed,
+            "ContainerNotFound",
+            format!(
+                "pod {pod} has no container {}",
+                session.spec.target.container.as_deref().unwrap_or("at all")
+            ),
+        ),
+        EndReason::InvalidSpec => {
+            let broken = rules::check(session).err().map(|rule| rule.to_string());
+            (
+                Phase::Failed,
+                "InvalidSpec",
+                broken.unwrap_or_else(|| "the spec broke a rule of the API".into()),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

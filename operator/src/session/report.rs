@@ -1,0 +1,238 @@
+//! Status and Events, from what was applied.
+
+use drawbridge_crds::v1alpha1::{ConsoleSession, ConsoleSessionStatus, Credential, Phase};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::apply::{Applied, write};
+use super::plan::{Access, Observed, Plan};
+use super::{CALL_TIMEOUT, Ctx, Error, remember};
+use crate::metrics::{ErrorKind, Verb};
+use crate::watches::chain;
+use crate::{FIELD_MANAGER, Guarded};
+
+/// Longest note of an Event, in bytes; the API server refuses more than 1 KiB.
+const MAX_NOTE: usize = 1000;
+
+/// The status the plan means, given what was applied. Equal to the old one when nothing changed.
+pub(super) fn status(
+    seen: &Observed,
+    plan: &Plan,
+    applied: Option<&Applied>,
+) -> ConsoleSessionStatus {
+    let old = seen.session.status.clone().unwrap_or_default();
+    let ready = matches!(plan.access, Access::Open { .. });
+    let generation = seen.session.metadata.generation;
+    let now = Time(seen.now);
+    let condition = |kind: &str, holds: bool| {
+        let before = old
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind);
+        let status = if holds { "True" } else { "False" };
+        let unchanged = before.filter(|before| before.status == status);
+        Condition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: plan.reason.into(),
+            message: plan.message.clone(),
+            observed_generation: generation,
+            last_transition_time: unchanged
+                .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+        }
+    };
+    let mut conditions = vec![condition("Ready", ready)];
+    if plan.ended.is_some() {
+        // Absent while it may still become ready: kstatus reads a `Stalled` of any age as failure only if true.
+        conditions.push(condition("Stalled", true));
+    }
+    let mut status = ConsoleSessionStatus {
+        observed_generation: generation,
+        phase: Some(plan.phase),
+        conditions,
+        // After the end, what was granted stays on record.
+        target: old.target,
+        granted_at: old.granted_at,
+        expires_at: old.expires_at,
+        credential: applied.map(|applied| Credential {
+            secret: applied.secret.clone(),
+            expires_at: Time(applied.token_expires_at),
+        }),
+        ended_at: plan.ended.map(|(_, at)| Time(at)),
+        end_reason: plan.ended.map(|(reason, _)| reason),
+    };
+    if let Access::Open {
+        target,
+        granted_at,
+        expires_at,
+    } = &plan.access
+    {
+        status.target = Some(target.clone());
+        status.granted_at = Some(Time(*granted_at));
+        status.expires_at = Some(Time(*expires_at));
+    }
+    status
+}
+
+/// Writes the status if it changed, and tells the change as an Event.
+pub(super) async fn report(
+    ctx: &Ctx,
+    seen: &Observed,
+    plan: &Plan,
+    applied: Option<&Applied>,
+) -> Result<(), Error> {
+    let session = &*seen.session;
+    let status = status(seen, plan, applied);
+    if session.status.as_ref() != Some(&status) && !put(ctx, session, &status).await? {
+        return Ok(()); // the session is gone
+    }
+    let before = session.status.as_ref().and_then(|status| status.phase);
+    if before != Some(plan.phase) {
+        info!(phase = ?plan.phase, reason = plan.reason, "{}", plan.message);
+        publish(ctx, session, &transition(session, plan)).await;
+    } else if let Some(applied) = applied.filter(|applied| !applied.written.is_empty()) {
+        let what = applied.written.join(", ");
+        info!(what, "repaired");
+        let note = format!("restored what was missing or changed: {what}");
+        publish(
+            ctx,
+            session,
+            &event(EventType::Warning, "Repaired", "Repair", note),
+        )
+        .await;
+    }
+    Ok(())
+}
+
+/// Says in the `Ready` condition why the session cannot be brought up to its plan, once per reason.
+pub(super) async fn report_failure(ctx: &Ctx, seen: &Observed, plan: &Plan, error: &Error) {
+    let Some(reason) = error.reason() else { return };
+    let session = &*seen.session;
+    let old = session.status.clone().unwrap_or_default();
+    let told = |condition: &Condition| condition.type_ == "Ready" && condition.reason == reason;
+    if old.conditions.iter().any(told) {
+        return;
+    }
+    // Access that was granted is not ended by a failed repair; access that was not is not begun.
+    let granted = old.phase == Some(Phase::Ready);
+    let not_ready = Plan {
+        access: Access::Closed,
+        phase: if granted {
+            Phase::Ready
+        } else {
+            Phase::Pending
+        },
+        reason,
+        message: chain(error),
+        ended: None,
+        ..plan.clone()
+    };
+    let status = ConsoleSessionStatus {
+        credential: old.credential.clone(),
+        ..status(seen, &not_ready, None)
+    };
+    match put(ctx, session, &status).await {
+        Ok(true) => {
+            let event = event(EventType::Warning, reason, "Grant", not_ready.message);
+            publish(ctx, session, &event).await;
+        }
+        Ok(false) => {}
+        // The failure itself is returned and logged by the driver.
+        Err(error) => warn!(error = chain(&error), "failed to report the failure below"),
+    }
+}
+
+/// Writes the status over the version of the session the decision was made from, and no other. `false`: it is gone.
+async fn put(
+    ctx: &Ctx,
+    session: &ConsoleSession,
+    status: &ConsoleSessionStatus,
+) -> Result<bool, Error> {
+    let name = session.name_any();
+    let api: Api<Guarded> =
+        Api::namespaced(ctx.client.clone(), &session.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": ConsoleSession::api_version(&()),
+        "kind": ConsoleSession::kind(&()),
+        "metadata": {"name": name, "uid": session.uid(), "resourceVersion": session.resource_version()},
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&patch);
+    let answer = api.patch_status(&name, &params, &patch);
+    match write(ctx, Verb::Status, "status of session", &name, answer).await {
+        Ok(patched) => {
+            remember(ctx, session.meta(), patched);
+            Ok(true)
+        }
+        Err(Error::Write {
+            source: kube::Error::Api(status),
+            ..
+        }) if status.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn transition(session: &ConsoleSession, plan: &Plan) -> Event {
+    let note = plan.message.clone();
+    match plan.phase {
+        Phase::Pending => event(EventType::Normal, "Waiting", "Wait", note),
+        Phase::Scheduled => event(EventType::Normal, "Scheduled", "Wait", note),
+        Phase::Ready => {
+            let why = session.spec.reason.as_deref();
+            let note = why.map_or_else(|| note.clone(), |why| format!("{note}; reason: {why}"));
+            event(EventType::Normal, "Granted", "Grant", note)
+        }
+        Phase::Expired => event(EventType::Normal, "Expired", "End", note),
+        Phase::Revoked => event(EventType::Normal, "Revoked", "End", note),
+        Phase::Failed => event(
+            EventType::Warning,
+            "Failed",
+            "End",
+            format!("{}: {note}", plan.reason),
+        ),
+    }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        note.push('…');
+    }
+    Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note),
+        action: action.into(),
+        secondary: None,
+    }
+}
+
+/// Best effort: an Event lost is no reason to decide again.
+async fn publish(ctx: &Ctx, session: &ConsoleSession, event: &Event) {
+    ctx.metrics.write(Verb::Event);
+    let reference = session.object_ref(&());
+    let error =
+        match tokio::time::timeout(CALL_TIMEOUT, ctx.recorder.publish(event, &reference)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "no answer from the API server".into(),
+        };
+    ctx.metrics.error(ErrorKind::Event);
+    warn!(event = event.reason, error, "failed to publish an Event");
+}
+
+/// When to look again for the token's sake.
+pub(super) fn renewal(plan: &Plan, applied: &Applied) -> Option<Timestamp> {
+    match &plan.access {
+        Access::Open { expires_at, .. } => {
+            crate::grant::renew_at(applied.token_expires_at, *expires_at)
+        }
+        Access::Closed => None,
+    }
+}

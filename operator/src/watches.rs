@@ -1,0 +1,366 @@
+//! Everything the operator watches, and which session each change concerns.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use drawbridge_crds::names;
+use drawbridge_crds::v1alpha1::ConsoleSession;
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::ObjectMeta;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::Guarded;
+use crate::cache::Cache;
+use crate::grant::digested;
+use crate::metrics::{ErrorKind, Metrics};
+
+/// Sessions to look at, waiting to be taken up. A full queue stops the watches until there is room.
+const QUEUE: usize = 1024;
+
+/// The watch caches; each is one watch on the API server.
+#[derive(Debug)]
+pub struct Watches {
+    /// Every session.
+    pub sessions: Cache<Guarded>,
+    /// Metadata of every pod that has not completed.
+    pub pods: Store<PartialObjectMeta<Pod>>,
+    /// Metadata of every namespace.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Session accounts.
+    pub accounts: Cache<ServiceAccount>,
+    /// Anchors and users' Secrets, values digested.
+    pub secrets: Cache<Secret>,
+    /// Roles made for sessions.
+    pub roles: Cache<Role>,
+    /// RoleBindings made for sessions.
+    pub bindings: Cache<RoleBinding>,
+    /// Which sessions a pod concerns.
+    pub interest: Interest,
+}
+
+/// The writing ends of [`Watches`], to be handed to [`Feeds::spawn`].
+#[derive(Debug, Default)]
+pub struct Feeds {
+    sessions: Writer<Guarded>,
+    pods: Writer<PartialObjectMeta<Pod>>,
+    namespaces: Writer<PartialObjectMeta<Namespace>>,
+    accounts: Writer<ServiceAccount>,
+    secrets: Writer<Secret>,
+    roles: Writer<Role>,
+    bindings: Writer<RoleBinding>,
+}
+
+/// Sessions that wait for, or stand on, a pod, by the pod's namespace and name.
+#[derive(Debug, Default)]
+pub struct Interest(Mutex<HashMap<(String, String), HashSet<String>>>);
+
+impl Interest {
+    /// From now on, changes of the session's pod concern it. Call before looking at the pod.
+    pub fn register(&self, session: &ConsoleSession) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.entry(pod_key(session))
+            .or_default()
+            .insert(session.name_any());
+    }
+
+    /// The session is over, or gone.
+    pub fn forget(&self, session: &ConsoleSession) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = pod_key(session);
+        if let Some(sessions) = map.get_mut(&key) {
+            sessions.remove(&session.name_any());
+            if sessions.is_empty() {
+                map.remove(&key);
+            }
+        }
+    }
+
+    fn of(&self, namespace: &str, pod: &str) -> Vec<ObjectRef<Guarded>> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = map.get(&(namespace.to_owned(), pod.to_owned()));
+        sessions
+            .into_iter()
+            .flatten()
+            .map(|session| ObjectRef::new(session).within(namespace))
+            .collect()
+    }
+}
+
+fn pod_key(session: &ConsoleSession) -> (String, String) {
+    (
+        session.namespace().unwrap_or_default(),
+        session.spec.target.pod.name.clone(),
+    )
+}
+
+impl Feeds {
+    /// The reading ends.
+    #[must_use]
+    pub fn watches(&self) -> Watches {
+        Watches {
+            sessions: Cache::new(self.sessions.as_reader()),
+            pods: self.pods.as_reader(),
+            namespaces: self.namespaces.as_reader(),
+            accounts: Cache::new(self.accounts.as_reader()),
+            secrets: Cache::new(self.secrets.as_reader()),
+            roles: Cache::new(self.roles.as_reader()),
+            bindings: Cache::new(self.bindings.as_reader()),
+            interest: Interest::default(),
+        }
+    }
+
+    /// Starts every watch; none ends by itself. Answers the sessions to look at, as they change.
+    pub fn spawn(
+        self,
+        client: &Client,
+        sessions_namespace: &str,
+        watches: &Arc<Watches>,
+        metrics: &Arc<Metrics>,
+        tasks: &mut JoinSet<()>,
+    ) -> mpsc::Receiver<ObjectRef<Guarded>> {
+        let (queue, queued) = mpsc::channel(QUEUE);
+        let feed = Feed {
+            watches: Arc::clone(watches),
+            metrics: Arc::clone(metrics),
+            queue,
+        };
+        let all = watcher::Config::default();
+        let ours = all.clone().labels(names::SESSION_UID_LABEL);
+        // Pods that have completed are of no use to anybody here, and there may be many of them.
+        let live = all
+            .clone()
+            .fields("status.phase!=Succeeded,status.phase!=Failed");
+
+        let Self {
+            sessions,
+            pods,
+            namespaces,
+            accounts,
+            secrets,
+            roles,
+            bindings,
+        } = self;
+        tasks.spawn(feed.clone().run(
+            Api::all(client.clone()),
+            all.clone(),
+            sessions,
+            |session: &mut Guarded| session.meta_mut().managed_fields = None,
+            |watches, session: &Guarded| {
+                watches.sessions.settle(session);
+                if let (Ok(parsed), None) = (
+                    &session.0,
+                    watches
+                        .sessions
+                        .watched()
+                        .get(&ObjectRef::from_obj(session)),
+                ) {
+                    watches.interest.forget(parsed); // deleted
+                }
+                vec![ObjectRef::from_obj(session)]
+            },
+        ));
+        tasks.spawn(feed.clone().run(
+            Api::all(client.clone()),
+            live,
+            pods,
+            |pod| strip(pod),
+            |watches, pod: &PartialObjectMeta<Pod>| {
+                let namespace = pod.namespace().unwrap_or_default();
+                watches.interest.of(&namespace, &pod.name_any())
+            },
+        ));
+        tasks.spawn(feed.clone().run(
+            Api::all(client.clone()),
+            all,
+            namespaces,
+            |namespace| strip(namespace),
+            |watches, namespace: &PartialObjectMeta<Namespace>| {
+                if namespace.metadata.deletion_timestamp.is_none() {
+                    return Vec::new();
+                }
+                watches.sessions_in(&namespace.name_any())
+            },
+        ));
+        tasks.spawn(feed.clone().run(
+            Api::namespaced(client.clone(), sessions_namespace),
+            ours.clone(),
+            accounts,
+            |account: &mut ServiceAccount| account.metadata.managed_fields = None,
+            |watches, account| {
+                watches.accounts.settle(account);
+                session_of(account)
+            },
+        ));
+        tasks.spawn(feed.clone().run(
+            Api::all(client.clone()),
+            ours.clone(),
+            secrets,
+            |secret: &mut Secret| {
+                secret.metadata.managed_fields = None;
+                *secret = digested(std::mem::take(secret));
+            },
+            |watches, secret| {
+                watches.secrets.settle(secret);
+                session_of(secret)
+            },
+        ));
+        tasks.spawn(feed.clone().run(
+            Api::all(client.clone()),
+            ours.clone(),
+            roles,
+            |role: &mut Role| role.metadata.managed_fields = None,
+            |watches, role| {
+                watches.roles.settle(role);
+                session_of(role)
+            },
+        ));
+        tasks.spawn(feed.run(
+            Api::all(client.clone()),
+            ours,
+            bindings,
+            |binding: &mut RoleBinding| binding.metadata.managed_fields = None,
+            |watches, binding| {
+                watches.bindings.settle(binding);
+                session_of(binding)
+            },
+        ));
+        queued
+    }
+}
+
+impl Watches {
+    /// Waits until every cache has been filled once.
+    ///
+    /// # Errors
+    /// When a watch ended before.
+    pub async fn synced(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
+        self.sessions.watched().wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.namespaces.wait_until_ready().await?;
+        self.accounts.watched().wait_until_ready().await?;
+        self.secrets.watched().wait_until_ready().await?;
+        self.roles.watched().wait_until_ready().await?;
+        self.bindings.watched().wait_until_ready().await
+    }
+
+    fn sessions_in(&self, namespace: &str) -> Vec<ObjectRef<Guarded>> {
+        let sessions = self.sessions.watched().state();
+        let inside = sessions
+            .iter()
+            .filter(|session| session.meta().namespace.as_deref() == Some(namespace));
+        inside
+            .map(|session| ObjectRef::from_obj(&**session))
+            .collect()
+    }
+}
+
+/// Keeps of an object only what identifies it: there is one of these for every pod of the cluster.
+fn strip<K>(object: &mut PartialObjectMeta<K>) {
+    object.types = None;
+    let metadata = &mut object.metadata;
+    *metadata = ObjectMeta {
+        namespace: metadata.namespace.take(),
+        name: metadata.name.take(),
+        uid: metadata.uid.take(),
+        resource_version: metadata.resource_version.take(),
+        deletion_timestamp: metadata.deletion_timestamp.take(),
+        ..ObjectMeta::default()
+    };
+}
+
+/// The session an object was made for, by its labels.
+fn session_of(object: &impl ResourceExt) -> Vec<ObjectRef<Guarded>> {
+    let labels = object.labels();
+    let namespace = labels.get(names::SESSION_NAMESPACE_LABEL);
+    let name = labels.get(names::SESSION_NAME_LABEL);
+    let session = namespace.zip(name);
+    session
+        .map(|(namespace, name)| ObjectRef::new(name).within(namespace))
+        .into_iter()
+        .collect()
+}
+
+#[derive(Clone)]
+struct Feed {
+    watches: Arc<Watches>,
+    metrics: Arc<Metrics>,
+    queue: mpsc::Sender<ObjectRef<Guarded>>,
+}
+
+impl Feed {
+    /// Copies a watch into its cache, and queues the sessions its changes concern. Ends when nobody reads the queue.
+    async fn run<K>(
+        self,
+        api: Api<K>,
+        config: watcher::Config,
+        mut writer: Writer<K>,
+        mut trim: impl FnMut(&mut K) + Send + 'static,
+        concerns: impl Fn(&Watches, &K) -> Vec<ObjectRef<Guarded>> + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let kind = K::kind(&());
+        let mut failing = false;
+        let mut events = watcher(api, config).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event.modify(&mut trim),
+                Err(error) => {
+                    self.metrics.error(ErrorKind::Watch);
+                    warn!(%kind, error = chain(&error), "watch failed, starting it again; may the operator list and watch it?");
+                    failing = true;
+                    continue;
+                }
+            };
+            if std::mem::take(&mut failing) {
+                info!(%kind, "watch works again");
+            }
+            writer.apply_watcher_event(&event);
+            let concerned = match &event {
+                Event::Apply(object) | Event::Delete(object) => concerns(&self.watches, object),
+                // What disappeared while nobody watched is not reported: look at everything.
+                Event::InitDone => {
+                    let sessions = self.watches.sessions.watched().state();
+                    sessions
+                        .iter()
+                        .map(|session| ObjectRef::from_obj(&**session))
+                        .collect()
+                }
+                Event::Init | Event::InitApply(_) => Vec::new(),
+            };
+            for session in concerned {
+                if self.queue.send(session).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // kube's errors repeat their source; once is enough.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
