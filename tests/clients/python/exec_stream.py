@@ -176,7 +176,8 @@ def typing(container, binary):
 
 def interrupt(container):
     terminal = Terminal(container, binary=False)
-    terminal.type("echo 'be''fore'; sleep 9999\n")
+    # Said by the program that is to be interrupted: between two of its programs the shell itself takes the Ctrl-C.
+    terminal.type("""sh -c 'echo be""fore; exec sleep 9999'\n""")
     terminal.until("before")
     terminal.type("\x03")
     terminal.type("echo 'af''ter'\n")
