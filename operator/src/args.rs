@@ -186,7 +186,14 @@ impl Args {
         });
         let orphans = Arc::new(Notify::new());
         tasks.spawn(sweep::run(Arc::clone(&ctx), Arc::clone(&orphans)));
-        let mut passes = tokio::spawn(work(Arc::clone(&ctx), queue, concurrency, orphans));
+        let filled = CancellationToken::new();
+        let mut passes = tokio::spawn(work(
+            Arc::clone(&ctx),
+            filled.clone(),
+            queue,
+            concurrency,
+            orphans,
+        ));
 
         let mut elector = Elector::new(&client, &lease_namespace, &lease_name, identity, &metrics);
         let lead = async {
@@ -196,6 +203,7 @@ impl Args {
                 .context("a watch ended before its cache was filled")?;
             info!("caches are filled");
             warm.met();
+            filled.cancel();
             elector.acquire().await;
             ctx.leading.cancel();
             Err::<(), anyhow::Error>(elector.hold().await.into())
@@ -227,14 +235,21 @@ impl Args {
 }
 
 /// Runs passes over the sessions that are queued until told to stop, then waits for those begun.
+///
+/// Begins when the caches are `filled`: kube's applier waits for the same itself, but of two who wait for one store only
+/// one is woken.
 async fn work(
     ctx: Arc<Ctx>,
+    filled: CancellationToken,
     mut queue: mpsc::Receiver<kube::runtime::reflector::ObjectRef<Guarded>>,
     concurrency: u16,
     orphans: Arc<Notify>,
 ) {
-    let sessions = ctx.watches.sessions.watched().clone();
     let stop = ctx.stop.clone();
+    if stop.run_until_cancelled(filled.cancelled()).await.is_none() {
+        return;
+    }
+    let sessions = ctx.watches.sessions.watched().clone();
     let queue = stream::poll_fn(move |cx| queue.poll_recv(cx))
         .map(Ok::<_, watcher::Error>)
         .take_until(async move { stop.cancelled().await })

@@ -216,7 +216,7 @@ impl Collector for Sessions {
         }
         let gauge = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor(
-            "drawbridge_operator_sessions",
+            "sessions",
             "Sessions that exist, by phase. New: not looked at yet; Malformed: cannot be parsed and is skipped",
             None,
             gauge.metric_type(),

@@ -182,7 +182,7 @@ pub async fn reconcile(session: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, E
             .remove(&uid);
         return Ok(Action::await_change());
     };
-    let span = info_span!("session", namespace, console = name, uid);
+    let span = info_span!(parent: None, "session", namespace, console = name, uid);
     // In a task of its own: a panic is this session's failure, not the end of the loop.
     let pass = tokio::spawn(pass(session, Arc::clone(&ctx)).instrument(span.clone()));
     let result = pass

@@ -324,7 +324,9 @@ impl Feed {
                     continue;
                 }
             };
-            if std::mem::take(&mut failing) {
+            // `Init` only says that it is about to be tried.
+            if failing && !matches!(event, Event::Init) {
+                failing = false;
                 info!(%kind, "watch works again");
             }
             writer.apply_watcher_event(&event);
@@ -349,18 +351,34 @@ impl Feed {
     }
 }
 
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // kube's errors repeat their source; once is enough.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+/// An error and its causes in one line; of an answer of the API server, what a person needs.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        return format!("{} ({} {})", status.message, status.code, status.reason);
     }
-    text
+    let text = error.to_string();
+    let Some(source) = error.source() else {
+        return text;
+    };
+    // Some errors end in the text of their source, some do not.
+    match text.strip_suffix(&source.to_string()) {
+        Some("") => chain(source),
+        Some(text) => format!("{text}{}", chain(source)),
+        None => format!("{text}: {}", chain(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_cause_once() {
+        let status = kube::core::Status::failure("pods is forbidden", "Forbidden").with_code(403);
+        let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)));
+        assert_eq!(
+            chain(&error),
+            "failed to perform initial object list: pods is forbidden (403 Forbidden)"
+        );
+    }
 }
