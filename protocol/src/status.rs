@@ -547,6 +547,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn a_status_fits_and_keeps_as_much_of_its_message_as_it_can(message in "(?s)[a\"\\\\\n\u{1}é€😀]{0,1500}", form in 0..3) {
             let status = match form {

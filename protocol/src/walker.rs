@@ -344,7 +344,7 @@ mod tests {
             match walker.step(&mut chunk, &mut at, passes)? {
                 Step::More => return Ok(chunk.split_off(at)),
                 Step::Control { opcode, payload } => {
-                    seen.push(Seen::Control(opcode, chunk[payload].to_vec()))
+                    seen.push(Seen::Control(opcode, chunk[payload].to_vec()));
                 }
                 Step::Message {
                     opcode,
@@ -515,7 +515,7 @@ mod tests {
                 prop_assert_eq!(&walk(&client, &cuts, Sender::Client, passes).expect("valid"), &seen);
                 prop_assert_eq!(&walk(&server, &cuts, Sender::Server, passes).expect("valid"), &seen);
             }
-            let some = move |channel: u8, len: u64| channel > pass && len % 2 == 0;
+            let some = move |channel: u8, len: u64| channel > pass && len.is_multiple_of(2);
             prop_assert_eq!(&walk(&client, &cuts, Sender::Client, &some).expect("valid"), &seen);
         }
 

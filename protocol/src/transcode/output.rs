@@ -337,3 +337,30 @@ fn as_json(received: &Received) -> Cow<'static, [u8]> {
 fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    impl Outbox for Nowhere {
+        fn message(&mut self, _: crate::frame::Opcode, len: usize, fill: impl FnOnce(&mut [u8])) {
+            fill(&mut vec![0; len]);
+        }
+    }
+
+    #[test]
+    fn an_endless_status_is_held_up_to_its_bound() {
+        let mut output = Output::new(Subprotocol::V5, Subprotocol::V5, Streams::default());
+        for _ in 0..100 {
+            output.message(&[channel::ERROR; 10_000], &mut Nowhere);
+        }
+        assert_eq!((output.status.len(), output.overlong), (MAX_STATUS, true));
+        assert!(output.status.capacity() <= 2 * MAX_STATUS);
+        output.fail(&Status::internal("cut"), &mut Nowhere);
+        assert_eq!(output.status.capacity(), 0, "given back");
+        output.message(&[channel::ERROR; 10_000], &mut Nowhere);
+        assert_eq!(output.status.capacity(), 0, "and not taken again");
+    }
+}
