@@ -1,0 +1,375 @@
+//! From a checked request to a running console: register, check, dial, upgrade, relay, account.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drawbridge_crds::v1alpha1::Mode;
+use drawbridge_protocol::subprotocol::{Offer, Subprotocol, loses_stdin_end};
+use drawbridge_protocol::transcode::{Outcome, Streams};
+use http::{Request, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use tracing::{Instrument, info, info_span};
+
+use crate::bridge::{Closed, Ended, Leg, Settings, Stop, bridge};
+use crate::gate::{Gate, Peer};
+use crate::grant::{self, Ask, Denied};
+use crate::metrics::{Direction, DirectionLabels, EndLabels, Label, Metrics};
+use crate::open::Entry;
+use crate::refusal::{Body, Kind, Refusal};
+use crate::route::{Stream, Transport as How};
+use crate::session::Session;
+use crate::transport::Transport;
+use crate::upgrade::Handshake;
+use crate::upstream::Call;
+
+/// The target of audit lines: one when a console opens, one when it ends.
+pub const AUDIT: &str = "drawbridge::audit";
+
+/// How long a client may take to receive its 101.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why stdin cannot be passed on, and what to do about it.
+const NEEDS_V5: &str = "this command reads stdin to its end, and the cluster's exec servers cannot be told where stdin ends \
+    (that takes v5.channel.k8s.io: Kubernetes 1.30 or newer, or 1.36 for kubelets); use a terminal (-it), or leave out -i";
+
+/// Why a POST is refused that no WebSocket request came before.
+const WEBSOCKET_ONLY: &str = "consoles are served over WebSocket only, and this is a POST (SPDY): use kubectl 1.30 or newer and \
+    do not set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false; if kubectl is new enough, a WebSocket upgrade was refused before, and -v=7 shows why";
+
+/// One console, while it runs.
+struct Console {
+    gate: Arc<Gate>,
+    entry: Entry,
+    session: Arc<Session>,
+    streams: Streams,
+    begun: Instant,
+}
+
+impl Gate {
+    /// Opens a console: the answer is 101 once the pod's side is open.
+    ///
+    /// # Errors
+    /// Why not. A refused WebSocket request is remembered for the `POST` that kubectl sends next.
+    pub(crate) async fn stream<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        offer: &Offer,
+        session: &Arc<Session>,
+        stream: Stream,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        let key = self.recall.key(&session.uid, request.uri());
+        match stream.transport {
+            How::WebSocket => self
+                .open_stream(request, offer, session, stream, peer)
+                .await
+                .inspect_err(|refusal| self.recall.remember(key, refusal)),
+            How::Spdy => {
+                self.check(session, &stream)?;
+                if let Some(refusal) = self.recall.take(key) {
+                    return Err(refusal);
+                }
+                if self.open.count(&session.uid) >= session.max_connections {
+                    return Err(too_many(session));
+                }
+                let last = self.upstream.last_negotiated();
+                if last.is_some_and(|upstream| {
+                    loses_stdin_end(Subprotocol::V5, upstream, stream.streams)
+                }) {
+                    return Err(Refusal::new(Kind::Unsupported, NEEDS_V5));
+                }
+                Err(Refusal::new(Kind::Method, WEBSOCKET_ONLY))
+            }
+        }
+    }
+
+    fn check(&self, session: &Session, stream: &Stream) -> Result<(), Denied> {
+        let ask = Ask::Stream {
+            action: stream.action,
+            namespace: &stream.namespace,
+            pod: &stream.pod,
+            container: stream.container.as_deref(),
+            command: &stream.command,
+        };
+        grant::check(session, ask, self.clock.now()).map(drop)
+    }
+
+    async fn open_stream<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        offer: &Offer,
+        session: &Session,
+        stream: Stream,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        // What can be refused without being counted is refused first.
+        self.check(session, &stream)?;
+        let handshake = Handshake::check(request.version(), request.headers())?;
+        if offer.negotiate(|_| true).is_none() {
+            return Err(no_subprotocol());
+        }
+        // Register, then check, then serve: what ends the session from here on finds the connection.
+        let mut entry = self.open.register(&session.uid);
+        let session = self
+            .sessions
+            .get(&session.uid)
+            .ok_or(Denied::Ended(Stop::SessionDeleted))?;
+        self.check(&session, &stream)?;
+        if entry.rank() > session.max_connections {
+            return Err(too_many(&session));
+        }
+        if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
+            return Err(Refusal::new(
+                Kind::Unavailable,
+                "this gateway has as many consoles open as it may",
+            )
+            .retry_after(5));
+        }
+        let target = session.target.as_ref().ok_or(Denied::NotReady(None))?;
+        let connection = connection_id()?;
+        let span = info_span!(
+            "console",
+            namespace = session.namespace, session = session.name, uid = session.uid, connection, user = session.user,
+            client = %peer.addr,
+        );
+
+        let call = Call {
+            session: &session,
+            target,
+            action: stream.action,
+            command: &stream.command,
+            streams: stream.streams,
+            connection: &connection,
+        };
+        let holds = || grant::holds(self.sessions.get(&session.uid).as_deref(), self.clock.now());
+        let upstream = tokio::select! {
+            biased;
+            stop = entry.stopped(&self.clock, holds) => return Err(stopped(stop)),
+            leg = self.upstream.dial(&call, &self.metrics).instrument(span.clone()) => leg?,
+        };
+        let Some(subprotocol) = offer.negotiate_for(upstream.subprotocol, stream.streams) else {
+            return Err(Refusal::new(Kind::Unsupported, NEEDS_V5)); // dropping the upstream closes it; nothing ran yet
+        };
+
+        span.in_scope(|| {
+            info!(
+                target: AUDIT,
+                pod = target.pod, pod_uid = target.pod_uid, container = target.container, node = target.node,
+                action = ?stream.action, command = ?stream.command, tty = stream.streams.tty, stdin = stream.streams.stdin,
+                subprotocol = subprotocol.name(), upstream = upstream.subprotocol.name(), "console opened"
+            );
+        });
+        let console = Console {
+            gate: Arc::clone(self),
+            entry,
+            session: Arc::clone(&session),
+            streams: stream.streams,
+            begun: Instant::now(),
+        };
+        let upgraded = hyper::upgrade::on(&mut *request);
+        // A task of its own: hyper's state for the connection is freed once the 101 is written.
+        self.bridges.spawn(
+            console
+                .run(upgraded, subprotocol, upstream)
+                .instrument(span),
+        );
+        Ok(handshake.response(subprotocol))
+    }
+}
+
+impl Console {
+    async fn run(
+        mut self,
+        upgraded: OnUpgrade,
+        subprotocol: Subprotocol,
+        upstream: Leg<Transport>,
+    ) {
+        let ended = match client(upgraded, subprotocol).await {
+            Some(client) => {
+                let Self {
+                    gate,
+                    entry,
+                    session,
+                    streams,
+                    ..
+                } = &mut self;
+                let settings = Settings {
+                    streams: *streams,
+                    idle: session.idle,
+                    hang_up: session.mode == Mode::Exec,
+                    limits: gate.rules.limits,
+                };
+                let holds =
+                    || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
+                let stop = entry.stopped(&gate.clock, holds);
+                Some(bridge(client, upstream, settings, stop, gate.open.notices()).await)
+            }
+            None => None,
+        };
+        self.account(ended.as_ref());
+    }
+
+    /// Says and counts how it ended; `None`: the client did not take its 101.
+    fn account(&self, ended: Option<&Ended>) {
+        let metrics = &self.gate.metrics;
+        let reason = ended.map_or("never_upgraded", |ended| label(ended.closed));
+        metrics
+            .ended
+            .get_or_create(&EndLabels {
+                reason: Label(reason),
+            })
+            .inc();
+        let tally = ended.map(|ended| ended.tally).unwrap_or_default();
+        count(metrics, Direction::to_pod, tally.bytes_in);
+        count(metrics, Direction::to_client, tally.bytes_out);
+        let outcome = ended.and_then(|ended| ended.outcome.as_ref());
+        let target = self.session.target.as_ref();
+        info!(
+            target: AUDIT,
+            pod = target.map(|target| target.pod.as_str()), container = target.map(|target| target.container.as_str()),
+            seconds = self.begun.elapsed().as_secs_f64(), bytes_to_pod = tally.bytes_in, bytes_to_client = tally.bytes_out,
+            dropped = tally.dropped, reason, outcome = outcome.map(describe), "console ended"
+        );
+    }
+}
+
+/// The client's stream, once it has received its 101.
+async fn client(upgraded: OnUpgrade, subprotocol: Subprotocol) -> Option<Leg<Transport>> {
+    let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgraded)
+        .await
+        .ok()?
+        .ok()?;
+    let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+    Some(Leg {
+        io: parts.io.into_inner(),
+        // A copy of the few bytes there are: the slice would keep hyper's whole read buffer.
+        read: bytes::Bytes::copy_from_slice(&parts.read_buf),
+        subprotocol,
+    })
+}
+
+fn count(metrics: &Metrics, direction: Direction, bytes: u64) {
+    metrics
+        .bytes
+        .get_or_create(&DirectionLabels { direction })
+        .inc_by(bytes);
+}
+
+/// The label of an end, out of a closed set.
+fn label(closed: Closed) -> &'static str {
+    match closed {
+        Closed::ByPod => "by_pod",
+        Closed::ByClient => "by_client",
+        Closed::ClientLost => "client_lost",
+        Closed::UpstreamLost => "upstream_lost",
+        Closed::Idle => "idle",
+        Closed::Stalled => "stalled",
+        Closed::Violation => "violation",
+        Closed::Stopped(Stop::Expired) => "expired",
+        Closed::Stopped(Stop::Revoked) => "revoked",
+        Closed::Stopped(Stop::SessionDeleted) => "session_deleted",
+        Closed::Stopped(Stop::SessionEnded(_)) => "session_ended",
+        Closed::Stopped(Stop::Draining) => "draining",
+    }
+}
+
+/// How the process ended, without its own words: they may quote the command's output.
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Success => "success".to_owned(),
+        Outcome::Exit(code) => format!("exit {code}"),
+        Outcome::Error { reason, .. } => format!("error {reason}"),
+        Outcome::Lost => "lost".to_owned(),
+    }
+}
+
+fn stopped(stop: Stop) -> Refusal {
+    match stop {
+        Stop::Draining => Refusal::new(
+            Kind::Unavailable,
+            "this gateway is shutting down; connect again",
+        )
+        .retry_after(1),
+        stop => Denied::Ended(stop).into(),
+    }
+}
+
+fn too_many(session: &Session) -> Refusal {
+    let most = session.max_connections;
+    Refusal::new(
+        Kind::TooManyConnections,
+        format!("this session has {most} connections open, as many as it may: close one first"),
+    )
+}
+
+fn no_subprotocol() -> Refusal {
+    let known: Vec<_> = Subprotocol::ALL
+        .iter()
+        .rev()
+        .map(|known| known.name())
+        .filter(|name| !name.is_empty())
+        .collect();
+    Refusal::new(
+        Kind::NoSubprotocol,
+        format!(
+            "none of the subprotocols offered is spoken here: offer one of {}",
+            known.join(", ")
+        ),
+    )
+}
+
+/// A random UUID. The upstream's audit log has the same one.
+fn connection_id() -> Result<String, Refusal> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| Refusal::new(Kind::Unavailable, "the system has no randomness"))?;
+    bytes[6] = bytes[6] & 0x0f | 0x40; // version 4, RFC 9562, section 5.4
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut id = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            id.push('-');
+        }
+        let _ = write!(id, "{byte:02x}"); // a String takes everything
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_ids_are_uuids_and_differ() {
+        let (one, two) = (
+            connection_id().expect("random"),
+            connection_id().expect("random"),
+        );
+        assert_ne!(one, two);
+        assert_eq!(
+            (one.len(), &one[14..15], one.matches('-').count()),
+            (36, "4", 4),
+            "{one}"
+        );
+    }
+
+    #[test]
+    fn refusals_name_what_to_do() {
+        assert_eq!(
+            no_subprotocol().public(),
+            "none of the subprotocols offered is spoken here: offer one of v5.channel.k8s.io, v4.base64.channel.k8s.io, \
+             v4.channel.k8s.io, base64.channel.k8s.io, channel.k8s.io"
+        );
+        for text in [NEEDS_V5, WEBSOCKET_ONLY] {
+            assert!(
+                !text.contains("  "),
+                "a continued line lost its space: {text}"
+            );
+        }
+    }
+}

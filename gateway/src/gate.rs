@@ -1,0 +1,348 @@
+//! What happens to one request: who asks, what the session allows, and the answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drawbridge_crds::names;
+use drawbridge_crds::v1alpha1::Mode;
+use drawbridge_protocol::subprotocol::Offer;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use crate::auth::Auth;
+use crate::bridge::Limits;
+use crate::clock::Clock;
+use crate::grant::{self, Ask, Denied};
+use crate::lobby::Place;
+use crate::metrics::{Metrics, RefusalLabels};
+use crate::open::Open;
+use crate::origin::{self, Origin};
+use crate::pods::Pods;
+use crate::recall::Recall;
+use crate::refusal::{Body, Kind, Refusal};
+use crate::route::{self, Route};
+use crate::session::{Session, State};
+use crate::sessions::Sessions;
+use crate::upstream::Upstream;
+use crate::{credential, discovery};
+
+/// Documents fetched from the API server for clients at the same time; further ones wait.
+const MAX_FETCHES: usize = 32;
+/// How long a document waits for its turn.
+const FETCH_TURN: Duration = Duration::from_secs(5);
+
+/// Everything a request needs.
+pub struct Gate {
+    /// Whose a token is.
+    pub auth: Arc<Auth>,
+    /// What sessions allow.
+    pub sessions: Arc<Sessions>,
+    /// The connections open here.
+    pub open: Arc<Open>,
+    /// The way to the pods.
+    pub upstream: Upstream,
+    /// Pod objects.
+    pub pods: Pods,
+    /// The API server's version.
+    pub cluster: kube::Client,
+    /// Refusals just given.
+    pub recall: Recall,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// The tasks that relay.
+    pub bridges: TaskTracker,
+    /// Turns to fetch a document.
+    pub fetches: Semaphore,
+    /// What the administrator chose.
+    pub rules: Rules,
+}
+
+/// What the administrator chose.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Path everything is served under as well: empty, or with a leading slash and no trailing one.
+    pub path_prefix: String,
+    /// Pages of other hosts that may ask.
+    pub allow_origin: Vec<Origin>,
+    /// Where the accounts of sessions are.
+    pub sessions_namespace: String,
+    /// Consoles open at the same time, all sessions together.
+    pub max_consoles: usize,
+    /// Limits of every connection.
+    pub limits: Limits,
+}
+
+/// The connection a request came on.
+#[derive(Debug)]
+pub struct Peer {
+    /// Whom it comes from.
+    pub addr: SocketAddr,
+    /// Its place in the lobby.
+    pub place: Place,
+}
+
+impl Gate {
+    /// A semaphore for [`Gate::fetches`].
+    #[must_use]
+    pub fn fetches() -> Semaphore {
+        Semaphore::new(MAX_FETCHES)
+    }
+
+    /// Answers one request. Refusals are answers too.
+    pub async fn serve<B>(
+        self: Arc<Self>,
+        mut request: Request<B>,
+        peer: Arc<Peer>,
+    ) -> Response<Body> {
+        let response = match self.answer(&mut request, &peer).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.metrics
+                    .refused
+                    .get_or_create(&RefusalLabels {
+                        reason: refusal.kind(),
+                    })
+                    .inc();
+                refusal.response()
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            peer.place.enter(); // it waits for the next request
+        }
+        response
+    }
+
+    async fn answer<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        let strangers = |refusal| log_stranger(refusal, peer);
+        let uri = request.uri();
+        let route = route::route(
+            request.method(),
+            uri.path(),
+            uri.query(),
+            &self.rules.path_prefix,
+        )
+        .map_err(strangers)?;
+        origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
+        let offer = credential::offer(request.headers()).map_err(strangers)?;
+        let token = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
+            .map_err(strangers)?;
+        let uid = self.auth.identify(&token).await.map_err(strangers)?;
+        drop(token);
+        peer.place.leave();
+        let session = self.sessions.settled(&uid).await.ok_or_else(|| {
+            strangers(Refusal::new(
+                Kind::Unauthenticated,
+                "the session of this token is not there any more",
+            ))
+        })?;
+        self.route(request, &offer, &session, route, peer).await.inspect_err(|refusal| {
+            info!(
+                namespace = session.namespace, session = session.name, uid = session.uid, user = session.user,
+                client = %peer.addr, code = refusal.code(), reason = refusal.kind().label(), why = refusal.public(),
+                error = chain(refusal), "refused"
+            );
+        })
+    }
+
+    async fn route<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        offer: &Offer,
+        session: &Arc<Session>,
+        route: Route,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        match route {
+            Route::Discovery(which) => {
+                alive(session, self)?;
+                Ok(document(discovery::document(which)))
+            }
+            Route::Version => {
+                alive(session, self)?;
+                self.fetch(self.version()).await
+            }
+            Route::Pod { namespace, pod } => {
+                grant::check(
+                    session,
+                    Ask::Pod {
+                        namespace: &namespace,
+                        pod: &pod,
+                    },
+                    self.clock.now(),
+                )?;
+                let user = names::account_username(&self.rules.sessions_namespace, &session.uid);
+                self.fetch(self.pods.get(&user, &namespace, &pod)).await
+            }
+            Route::Session { namespace, name } => {
+                alive(session, self)?;
+                grant::own(session, &namespace, &name)?;
+                Ok(document(self.summary(session)))
+            }
+            Route::Stream(stream) => self.stream(request, offer, session, stream, peer).await,
+            Route::Console {
+                namespace,
+                name,
+                tty,
+            } => {
+                let grant = grant::check(
+                    session,
+                    Ask::Session {
+                        namespace: &namespace,
+                        name: &name,
+                    },
+                    self.clock.now(),
+                )?;
+                let stream = console(session, &grant.target.pod, tty);
+                self.stream(request, offer, session, stream, peer).await
+            }
+        }
+    }
+
+    /// A document that has to be fetched, when its turn comes.
+    async fn fetch(
+        &self,
+        document_: impl Future<Output = Result<Bytes, Refusal>>,
+    ) -> Result<Response<Body>, Refusal> {
+        let _turn = self.turn().await?;
+        document_.await.map(document)
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let busy = || {
+            Refusal::new(
+                Kind::Unavailable,
+                "too many requests at the moment; try again",
+            )
+            .retry_after(1)
+        };
+        let turn = tokio::time::timeout(FETCH_TURN, self.fetches.acquire()).await;
+        turn.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
+    async fn version(&self) -> Result<Bytes, Refusal> {
+        let failed = || {
+            Refusal::new(
+                Kind::UpstreamFailed,
+                "the API server could not be asked for its version",
+            )
+        };
+        let version =
+            tokio::time::timeout(crate::upstream::TIMEOUT, self.cluster.apiserver_version()).await;
+        let version = version
+            .map_err(|error| failed().because(error))?
+            .map_err(|error| failed().because(error))?;
+        Ok(serde_json::to_vec(&version)
+            .map_err(|error| failed().because(error))?
+            .into())
+    }
+
+    /// What the holder of a session's token may know about it.
+    fn summary(&self, session: &Session) -> Bytes {
+        let phase = match session.state {
+            State::Waiting(phase) => phase.map(|phase| format!("{phase:?}")),
+            State::Ready => Some("Ready".to_owned()),
+            State::Ended(_) => None, // answered with 401 before
+        };
+        let summary = json!({
+            "namespace": session.namespace,
+            "name": session.name,
+            "user": session.user,
+            "mode": session.mode,
+            "command": session.command,
+            "target": session.target.as_ref().map(|target| json!({"pod": target.pod, "container": target.container})),
+            "phase": phase,
+            "notBefore": session.not_before,
+            "expiresAt": session.expires_at,
+            "idleTimeoutSeconds": session.idle.as_secs(),
+            "maxConnections": session.max_connections,
+            "connectionsHere": self.open.count(&session.uid),
+        });
+        summary.to_string().into()
+    }
+}
+
+/// What `…/console` stands for: the one command, or a shell; or the container's own process.
+fn console(session: &Session, pod: &str, tty: bool) -> route::Stream {
+    let command = match session.mode {
+        Mode::Attach => Vec::new(),
+        Mode::Exec if session.command.is_empty() => vec!["sh".to_owned()],
+        Mode::Exec => session.command.clone(),
+    };
+    route::Stream {
+        action: session.mode,
+        transport: route::Transport::WebSocket,
+        namespace: session.namespace.clone(),
+        pod: pod.to_owned(),
+        container: None,
+        command,
+        streams: drawbridge_protocol::transcode::Streams {
+            stdin: true,
+            stdout: true,
+            stderr: !tty,
+            tty,
+        },
+    }
+}
+
+/// A session that has ended has no token that counts, for nothing.
+fn alive(session: &Session, gate: &Gate) -> Result<(), Denied> {
+    match session.state {
+        State::Ended(stop) => Err(Denied::Ended(stop)),
+        _ if session
+            .expires_at
+            .is_some_and(|end| end <= gate.clock.now()) =>
+        {
+            Err(Denied::Ended(crate::bridge::Stop::Expired))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Anybody can cause these, in any number.
+fn log_stranger(refusal: Refusal, peer: &Peer) -> Refusal {
+    debug!(
+        client = %peer.addr, code = refusal.code(), reason = refusal.kind().label(), why = refusal.public(),
+        error = chain(&refusal), "refused"
+    );
+    refusal
+}
+
+/// What is behind a refusal, outermost first; `None` when nothing is.
+pub(crate) fn chain(refusal: &Refusal) -> Option<String> {
+    let mut source = std::error::Error::source(refusal)?;
+    let mut text = source.to_string();
+    while let Some(next) = source.source() {
+        // Some errors print their source as well.
+        let next_text = next.to_string();
+        if !text.ends_with(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        source = next;
+    }
+    Some(text)
+}
+
+fn document(json: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(json));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
