@@ -50,7 +50,7 @@ compile_kubernetes() (
   cp -r /usr/share/gocode/src/github.com/modern-go/reflect2 vendor/github.com/modern-go/
   rm -f vendor/github.com/modern-go/reflect2/go.mod
   # The tree must be seen as k8s.io/kubernetes of a GOPATH, and be the working folder under that name.
-  export GOPATH=$PWD/.gopath GO111MODULE=off CGO_ENABLED=0 GOFLAGS='' GOTOOLCHAIN=local GOCACHE=$1/gocache PATH=/usr/lib/go/bin:$PATH
+  export GOPATH=$PWD/.gopath GO111MODULE=off CGO_ENABLED=0 GOFLAGS='' GOTOOLCHAIN=local PATH=/usr/lib/go/bin:$PATH
   mkdir -p "$GOPATH/src/k8s.io"
   ln -sfn "$PWD" "$GOPATH/src/k8s.io/kubernetes"
   cd "$GOPATH/src/k8s.io/kubernetes" || exit
