@@ -18,7 +18,8 @@ fmt:
 # Lints, with every feature and target, and the shell scripts.
 lint:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck -x .ci/run tests/cluster/cluster tests/cluster/verify tests/cluster/lib/*.sh tests/clients/setup tests/clients/run
+    shellcheck -x .ci/run
+    shellcheck -a tests/cluster/cluster tests/cluster/verify tests/clients/setup tests/clients/run
 
 # The tests that need nothing but Rust.
 test:
@@ -46,6 +47,10 @@ fuzz seconds=fuzz_seconds:
 # A real Kubernetes on this machine (root, Debian 12); see tests/cluster/README.md.
 cluster-up:
     tests/cluster/cluster up
+
+# The same, and prove that it can do what the tests lean on.
+cluster-verify:
+    tests/cluster/cluster up --verify
 
 # Stop it and remove every trace but the cache.
 cluster-down:
