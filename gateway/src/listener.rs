@@ -149,6 +149,7 @@ impl Door {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new()) // without it the header timeout does nothing
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(transport), service)
             .with_upgrades();

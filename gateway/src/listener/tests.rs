@@ -9,7 +9,6 @@ use crate::gate::tests::World;
 /// Serves one in-memory connection that sends `text` and then keeps quiet; returns all that came back and how long it took.
 async fn quiet_after(text: &[u8]) -> (String, Duration) {
     let world = World::new().await;
-    tokio::time::pause();
     let (mut client, ours) = tokio::io::duplex(256 * 1024);
     let door = world.door.clone();
     let begun = Instant::now();
@@ -26,7 +25,7 @@ async fn quiet_after(text: &[u8]) -> (String, Duration) {
     )
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_that_does_not_come_is_waited_for_ten_seconds() {
     for text in [
         &b""[..],
@@ -42,7 +41,7 @@ async fn a_head_that_does_not_come_is_waited_for_ten_seconds() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn http_2_without_tls_is_told_no_at_once() {
     let (answer, after) =
         quiet_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
@@ -50,7 +49,7 @@ async fn http_2_without_tls_is_told_no_at_once() {
     assert_eq!(after.as_secs(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn heads_beyond_the_bounds_are_refused_at_once() {
     let many = "x: y\r\n".repeat(120);
     for (text, code) in [

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(header(token).await.as_deref(), Some("Bearer inline"));
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("token");
-        std::fs::write(&file, "from-file\n").expect("writes");
+        std::fs::write(&file, "from-file").expect("writes");
         let token = AuthInfo {
             token_file: Some(file.to_string_lossy().into_owned()),
             ..AuthInfo::default()

@@ -154,7 +154,7 @@ async fn other_answers_are_read_whole_and_told() {
             "container not found (\"app\")",
         ),
         (
-            "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n18\r\n{\"status\":\"Failure\",\"mess\r\n9\r\nage\":\"x\"}\r\n0\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n19\r\n{\"status\":\"Failure\",\"mess\r\n9\r\nage\":\"x\"}\r\n0\r\n\r\n",
             404,
             "x",
         ),
