@@ -144,9 +144,9 @@ pub struct Ended {
 /// What went through a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Payload bytes of data messages from the client, channel byte and encoding included.
+    /// Bytes of stdin, decoded.
     pub bytes_in: u64,
-    /// Payload bytes of data messages from the far side, channel byte and encoding included.
+    /// Bytes of stdout and stderr, decoded.
     pub bytes_out: u64,
     /// Client messages that were dropped because they mean nothing: unknown channels, bad base64 and the like.
     pub dropped: u64,

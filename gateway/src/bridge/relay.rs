@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use drawbridge_protocol::frame::{Opcode, Sender, Violation, close_code};
 use drawbridge_protocol::resize::Size;
-use drawbridge_protocol::transcode::{Input, Output, UpstreamEnd};
+use drawbridge_protocol::transcode::{Input, Output, Taken, UpstreamEnd};
 use drawbridge_protocol::walker::{MAX_TAIL, Payload, Step, Walker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -50,6 +50,8 @@ pub(super) struct Relay<C, U> {
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) tally: Tally,
+    /// Whether a write to the far side failed.
+    deaf: bool,
     due: Due,
     clock: Clock,
 }
@@ -73,6 +75,12 @@ fn join(run: &mut Range<usize>, bytes: Range<usize>) -> Range<usize> {
         return 0..0;
     }
     std::mem::replace(run, bytes)
+}
+
+/// Bytes of data in a frame that passes, or in a piece of one: its payload without the channel, which comes first.
+fn data_bytes(bytes: &Range<usize>, payload: usize) -> u64 {
+    let begins = bytes.len() > payload;
+    payload as u64 - u64::from(begins)
 }
 
 /// What is owed to the peers besides what came from the other side.
@@ -100,7 +108,7 @@ struct Clock {
     blocked: Option<Instant>,
     /// When the last resize was sent.
     resized: Option<Instant>,
-    /// When the far side said how the process ended: it should close now.
+    /// When the far side said how the process ended, or stopped taking anything: it should close now.
     status: Option<Instant>,
 }
 
@@ -164,6 +172,7 @@ where
             input: Input::new(ours, theirs, streams),
             output: Output::new(ours, theirs, streams),
             tally: Tally::default(),
+            deaf: false,
             due: Due::default(),
             clock: Clock {
                 limits: settings.limits,
@@ -250,12 +259,14 @@ where
     }
 
     fn client_to_pod(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Option<End> {
+        if self.deaf {
+            return None;
+        }
         let mut filled = self.from_client.resume(buffer);
         let end = loop {
             match self.to_upstream.poll_flush(&mut self.upstream, cx) {
                 Poll::Pending => break None,
-                // What the far side said before it went is still to be read; that direction will find the end.
-                Poll::Ready(Err(_)) => break Some(End::Upstream(UpstreamEnd::Lost)),
+                Poll::Ready(Err(_)) => break self.upstream_is_deaf(),
                 Poll::Ready(Ok(())) if self.tell_upstream() => continue,
                 Poll::Ready(Ok(())) => {}
             }
@@ -273,11 +284,21 @@ where
                     buffer.copy_within(used..filled, 0);
                     filled -= used;
                 }
+                Err(End::Upstream(_)) => break self.upstream_is_deaf(),
                 Err(end) => break Some(end),
             }
         };
         self.from_client.keep(&buffer[..filled]);
         end
+    }
+
+    /// The far side takes nothing any more. What it said before, the status above all, is still to be read: the other
+    /// direction goes on until it finds the end, or the grace is over.
+    fn upstream_is_deaf(&mut self) -> Option<End> {
+        self.deaf = true;
+        self.to_upstream = Outbound::to_upstream();
+        self.clock.status.get_or_insert_with(Instant::now);
+        None
     }
 
     /// Writes what reading from the client made due to the client itself.
@@ -302,7 +323,7 @@ where
                 .walker
                 .step(chunk, &mut at, |channel, len| output.passes(channel, len));
             if let Ok(Step::Pass { bytes, payload }) = step {
-                self.tally.bytes_out += payload as u64;
+                self.tally.bytes_out += data_bytes(&bytes, payload);
                 self.put_client(cx, &chunk[join(&mut run, bytes)])?;
                 continue;
             }
@@ -313,8 +334,8 @@ where
                         Payload::InChunk(range) => &chunk[range],
                         Payload::Assembled => self.from_upstream.walker.assembled(),
                     };
-                    self.tally.bytes_out += payload.len() as u64;
-                    self.output.message(payload, &mut self.to_client);
+                    self.tally.bytes_out +=
+                        self.output.message(payload, &mut self.to_client) as u64;
                     self.from_upstream.walker.release();
                     if self.output.has_status() && self.clock.status.is_none() {
                         self.clock.status = Some(Instant::now());
@@ -355,7 +376,7 @@ where
                 .walker
                 .step(chunk, &mut at, |channel, len| input.passes(channel, len));
             if let Ok(Step::Pass { bytes, payload }) = step {
-                self.tally.bytes_in += payload as u64;
+                self.tally.bytes_in += data_bytes(&bytes, payload);
                 self.put_upstream(cx, &chunk[join(&mut run, bytes)])?;
                 continue;
             }
@@ -366,12 +387,10 @@ where
                         Payload::InChunk(range) => &chunk[range],
                         Payload::Assembled => self.from_client.walker.assembled(),
                     };
-                    if let Err(violation) = self.input.message(payload, &mut self.to_upstream) {
-                        break Err(End::Violation(violation));
-                    }
-                    // A heartbeat (an empty message, or a channel and nothing else) is no activity.
-                    if payload.len() > 1 {
-                        self.tally.bytes_in += payload.len() as u64;
+                    match self.input.message(payload, &mut self.to_upstream) {
+                        Ok(Taken::Stdin(bytes)) => self.tally.bytes_in += bytes as u64,
+                        Ok(Taken::StdinEnd | Taken::Resize | Taken::Nothing) => {}
+                        Err(violation) => break Err(End::Violation(violation)),
                     }
                     self.from_client.walker.release();
                     self.due.size = self.input.take_resize().or(self.due.size);

@@ -1,7 +1,10 @@
 //! Two in-memory peers around a bridge, under a paused clock.
 
 use std::future::pending;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +13,9 @@ use drawbridge_protocol::frame::{self, Opcode, Sender, close_payload};
 use drawbridge_protocol::subprotocol::Subprotocol;
 use drawbridge_protocol::transcode::{Outcome, Streams};
 use drawbridge_protocol::walker::{Payload, Step, Walker};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -248,6 +253,7 @@ async fn keystrokes_and_output_go_through_and_the_status_comes_last() {
         (ended.closed, ended.outcome),
         (Closed::ByPod, Some(Outcome::Success))
     );
+    assert_eq!((ended.tally.bytes_in, ended.tally.bytes_out), (3, 11));
 }
 
 #[tokio::test(start_paused = true)]
@@ -581,7 +587,7 @@ async fn four_quiet_hours_are_survived_by_pings_and_an_empty_message_now_and_the
                 last = Instant::now();
             }
             Frame::Control(Opcode::Ping, _) => {}
-            other => panic!("{other:?}"),
+            other @ Frame::Control(..) => panic!("{other:?}"),
         }
     }
     let (mut client, pings) = client.await.expect("no panic");
@@ -773,4 +779,76 @@ async fn bytes_that_came_with_the_handshakes_are_not_lost() {
     assert_eq!(client.next_data().await, b"\x01");
     assert_eq!(client.next_data().await, b"\x01hi");
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_code_that_is_already_here_survives_a_failed_write_upstream() {
+    let (client, client_io) = duplex(1 << 20);
+    let (mut pod, pod_io) = duplex(1 << 20);
+    let mut last = Vec::new();
+    frame::write(Opcode::Binary, b"\x01", None, &mut last);
+    let exit = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
+    let exit = status(3, exit);
+    frame::write(Opcode::Binary, &exit, None, &mut last);
+    frame::write(Opcode::Close, &close_payload(1000, ""), None, &mut last);
+    let mut client = Peer::client(client);
+    client.data(b"\x00too late").await;
+    pod.write_all(&last).await.expect("open");
+    let (_notices, notice) = watch::channel(None);
+    let client_leg = Leg {
+        io: client_io,
+        read: Bytes::new(),
+        subprotocol: Subprotocol::V5,
+    };
+    let pod_leg = Leg {
+        io: Deaf(pod_io, false),
+        read: Bytes::new(),
+        subprotocol: Subprotocol::V5,
+    };
+    let settings = Settings {
+        streams: TERMINAL,
+        idle: Duration::from_mins(15),
+        hang_up: true,
+        limits: Limits::default(),
+    };
+    let ended = bridge(client_leg, pod_leg, settings, pending(), notice);
+    let (ended, (seen, code)) = tokio::join!(ended, async {
+        let seen = client.until_close().await;
+        drop(client);
+        seen
+    });
+    assert_eq!(ended.outcome, Some(Outcome::Exit(3)));
+    assert_eq!((seen.last(), code), (Some(&exit), Some(1000)));
+}
+
+/// A socket that refuses every write, and whose bytes arrive at every second look only.
+struct Deaf(DuplexStream, bool);
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.1 = !self.1;
+        if self.1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
