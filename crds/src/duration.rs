@@ -85,8 +85,8 @@ mod tests {
     fn durations_people_write_are_read() {
         for (text, expected) in [
             ("90s", Duration::from_secs(90)),
-            ("1.5h", Duration::from_secs(5400)),
-            ("1h30m", Duration::from_secs(5400)),
+            ("1.5h", Duration::from_mins(90)),
+            ("1h30m", Duration::from_mins(90)),
             ("0s", Duration::ZERO),
             ("250ms", Duration::from_millis(250)),
         ] {

@@ -26,7 +26,7 @@ const HOUR: u64 = 60 * MINUTE;
 /// Checks everything the CRD's CEL rules state about a stored object.
 ///
 /// That the spec was not changed is told from `metadata.generation`, which counts changes of the spec: it is 1, or
-/// `revoked` is set. Sizes and patterns are left to the OpenAPI schema, which every supported API server enforces.
+/// `revoked` is set. Sizes and patterns are left to the schema, which every supported API server enforces.
 ///
 /// # Errors
 /// The first rule that is broken.

@@ -1,6 +1,5 @@
 //! Every flag, once; `run` builds the parts in order and joins them.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -150,20 +149,63 @@ impl Args {
         );
         let client = Client::try_from(config)
             .context("failed to set up the connection to the API server")?;
-
+        let operator = Operator {
+            client,
+            sessions_namespace,
+            gateway: Gateway {
+                url: gateway_url,
+                ca,
+            },
+            concurrency,
+            lease: (lease_namespace, lease_name),
+            identity,
+        };
         let feeds = Feeds::default();
-        let watches = Arc::new(feeds.watches());
         let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::register(
-            &mut registry,
-            watches.sessions.watched().clone(),
-        ));
+        let sessions = feeds.watches().sessions.watched().clone();
+        let metrics = Arc::new(Metrics::register(&mut registry, sessions));
         let ready = Ready::default();
-        let warm = ready.condition("caches filled from the API server");
         let admin = Server::bind(admin_addr, ready.clone(), registry).await?;
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(admin.serve(admin_stop.clone()));
+        operator
+            .run(feeds, metrics, ready, signal)
+            .await
+            .inspect_err(|error| error!("{error:#}"))?;
+        admin_stop.cancel();
+        admin.await.context("the admin port failed")
+    }
+}
 
+/// The flags, resolved.
+struct Operator {
+    client: Client,
+    sessions_namespace: String,
+    gateway: Gateway,
+    concurrency: u16,
+    lease: (String, String),
+    identity: String,
+}
+
+impl Operator {
+    /// Everything but the admin port, until `signal`.
+    async fn run(
+        self,
+        feeds: Feeds,
+        metrics: Arc<Metrics>,
+        ready: Ready,
+        signal: impl Future<Output = &'static str>,
+    ) -> anyhow::Result<()> {
+        let Self {
+            client,
+            sessions_namespace,
+            gateway,
+            concurrency,
+            lease: (lease_namespace, lease_name),
+            identity,
+        } = self;
+        let watches = Arc::new(feeds.watches());
+        let warm = ready.condition("caches filled from the API server");
         let mut tasks = JoinSet::new();
         let queue = feeds.spawn(&client, &sessions_namespace, &watches, &metrics, &mut tasks);
         let reporter = Reporter {
@@ -174,26 +216,25 @@ impl Args {
             recorder: Recorder::new(client.clone(), reporter),
             client: client.clone(),
             sessions_namespace,
-            gateway: Gateway {
-                url: gateway_url,
-                ca,
-            },
+            gateway,
             watches: Arc::clone(&watches),
             metrics: Arc::clone(&metrics),
             leading: CancellationToken::new(),
             stop: CancellationToken::new(),
-            failures: Mutex::new(HashMap::new()),
+            failures: Mutex::default(),
+            repairs: Mutex::default(),
         });
         let orphans = Arc::new(Notify::new());
         tasks.spawn(sweep::run(Arc::clone(&ctx), Arc::clone(&orphans)));
         let filled = CancellationToken::new();
-        let mut passes = tokio::spawn(work(
+        let work = work(
             Arc::clone(&ctx),
             filled.clone(),
             queue,
             concurrency,
             orphans,
-        ));
+        );
+        let mut passes = tokio::spawn(work);
 
         let mut elector = Elector::new(&client, &lease_namespace, &lease_name, identity, &metrics);
         let lead = async {
@@ -208,7 +249,7 @@ impl Args {
             ctx.leading.cancel();
             Err::<(), anyhow::Error>(elector.hold().await.into())
         };
-        let outcome = tokio::select! {
+        tokio::select! {
             name = signal => {
                 info!(signal = name, "stopping");
                 Ok(())
@@ -217,20 +258,23 @@ impl Args {
             lost = lead => lost,
             ended = tasks.join_next() => Err(anyhow::anyhow!("a task that never ends has ended: {ended:?}")),
             ended = &mut passes => Err(anyhow::anyhow!("the passes have ended: {ended:?}")),
-        };
-        outcome.inspect_err(|error| error!("{error:#}"))?;
+        }?;
 
         ready.withdraw();
         ctx.stop.cancel();
-        if timeout(DRAIN, passes).await.is_err() {
-            warn!("passes are still running; the next leader takes them up");
+        let leads = ctx.leading.is_cancelled();
+        tokio::select! {
+            finished = timeout(DRAIN, passes) => if finished.is_err() {
+                warn!("passes are still running; the next leader takes them up");
+            },
+            // Nobody else may lead while they run.
+            lost = elector.hold(), if leads => return Err(lost.into()),
         }
         tasks.shutdown().await;
-        if ctx.leading.is_cancelled() {
+        if leads {
             elector.release().await;
         }
-        admin_stop.cancel();
-        admin.await.context("the admin port failed")
+        Ok(())
     }
 }
 

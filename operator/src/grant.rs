@@ -442,3 +442,7 @@ pub fn same_session<K: Made>(found: &K, wanted: &K) -> bool {
     });
     owned || (uid(found).is_some() && uid(found) == uid(wanted))
 }
+
+#[cfg(test)]
+#[path = "grant_tests.rs"]
+mod tests;

@@ -164,27 +164,21 @@ impl<'a> Elector<'a> {
             Look::Write(spec) => *spec,
         };
         self.metrics.write(Verb::Lease);
-        let written = match found {
+        let params = PostParams::default();
+        let written = if let Some(mut lease) = found {
             // With the version that was read: of two who try, one is refused.
-            Some(mut lease) => {
-                lease.spec = Some(spec);
-                self.call(
-                    self.leases
-                        .replace(&self.name, &PostParams::default(), &lease),
-                )
+            lease.spec = Some(spec);
+            self.call(self.leases.replace(&self.name, &params, &lease))
                 .await?
-            }
-            None => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(self.name.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(spec),
-                };
-                self.call(self.leases.create(&PostParams::default(), &lease))
-                    .await?
-            }
+        } else {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(spec),
+            };
+            self.call(self.leases.create(&params, &lease)).await?
         };
         self.observe(written.spec);
         Ok(None)
@@ -236,5 +230,155 @@ impl<'a> Elector<'a> {
         };
         self.metrics.error(ErrorKind::Lease);
         Err(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Guarded;
+    use crate::fake::Api as Server;
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases/operator";
+
+    fn metrics() -> Metrics {
+        let store = kube::runtime::reflector::store::Writer::<Guarded>::default().as_reader();
+        Metrics::register(&mut Registry::default(), store)
+    }
+
+    fn elector<'a>(server: &Server, identity: &str, metrics: &'a Metrics) -> Elector<'a> {
+        Elector::new(
+            &server.client(),
+            "system",
+            "operator",
+            identity.into(),
+            metrics,
+        )
+    }
+
+    fn spec(server: &Server) -> Value {
+        server.get(LEASE).expect("the lease is there")["spec"].clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_takes_it_and_the_second_stands_by() {
+        let (server, metrics) = (Server::default(), metrics());
+        let (mut first, mut second) = (
+            elector(&server, "a", &metrics),
+            elector(&server, "b", &metrics),
+        );
+        first.acquire().await;
+        assert_eq!(spec(&server)["holderIdentity"], "a");
+        assert_eq!(second.try_hold().await, Ok(Some("a".into())));
+        assert_eq!(first.try_hold().await, Ok(None), "it may renew");
+        assert_eq!(spec(&server)["leaseTransitions"], 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_renews_is_never_replaced() {
+        let (server, metrics) = (Server::default(), metrics());
+        let (mut first, mut second) = (
+            elector(&server, "a", &metrics),
+            elector(&server, "b", &metrics),
+        );
+        first.acquire().await;
+        tokio::select! {
+            lost = first.hold() => panic!("{lost}"),
+            () = second.acquire() => panic!("two leaders"),
+            () = sleep(Duration::from_hours(1)) => {}
+        }
+        assert_eq!(spec(&server)["leaseTransitions"], 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_holder_is_replaced_after_a_lease_duration_and_not_before() {
+        let (server, metrics) = (Server::default(), metrics());
+        let (mut first, mut second) = (
+            elector(&server, "a", &metrics),
+            elector(&server, "b", &metrics),
+        );
+        first.acquire().await;
+        let began = Instant::now();
+        second.acquire().await;
+        let waited = began.elapsed();
+        assert!(
+            waited >= DURATION && waited <= DURATION + 2 * RETRY_EVERY,
+            "{waited:?}"
+        );
+        assert_eq!(spec(&server)["leaseTransitions"], 1);
+        let lost = first.hold().await;
+        assert!(lost.to_string().contains("b holds it"), "{lost}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_cannot_renew_gives_up_before_anybody_may_follow() {
+        let (server, metrics) = (Server::default(), metrics());
+        let mut first = elector(&server, "a", &metrics);
+        first.acquire().await;
+        let began = Instant::now();
+        server.fail("leases", 500);
+        first.hold().await;
+        assert!(began.elapsed() < DURATION, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_outage_is_survived() {
+        let (server, metrics) = (Server::default(), metrics());
+        let mut first = elector(&server, "a", &metrics);
+        first.acquire().await;
+        let outage = async {
+            for _ in 0..20 {
+                server.fail("leases", 500);
+                sleep(Duration::from_secs(6)).await;
+                server.heal();
+                sleep(Duration::from_secs(6)).await;
+            }
+        };
+        tokio::select! {
+            lost = first.hold() => panic!("{lost}"),
+            () = outage => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_released_lease_is_taken_at_once() {
+        let (server, metrics) = (Server::default(), metrics());
+        let (mut first, mut second) = (
+            elector(&server, "a", &metrics),
+            elector(&server, "b", &metrics),
+        );
+        first.acquire().await;
+        assert_eq!(second.try_hold().await, Ok(Some("a".into())));
+        first.release().await;
+        assert_eq!(second.try_hold().await, Ok(None));
+        second.release().await;
+        first.release().await;
+        assert_eq!(
+            spec(&server)["holderIdentity"],
+            "",
+            "a second release changes nothing"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_who_try_at_once_one_gets_it() {
+        let (server, metrics) = (Server::default(), metrics());
+        server.put(
+            LEASE,
+            json!({"metadata": {"name": "operator"}, "spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}),
+        );
+        let (mut first, mut second) = (
+            elector(&server, "a", &metrics),
+            elector(&server, "b", &metrics),
+        );
+        let (one, other) = tokio::join!(first.try_hold(), second.try_hold());
+        let held = [&one, &other]
+            .iter()
+            .filter(|outcome| **outcome == &Ok(None))
+            .count();
+        assert_eq!(held, 1, "{one:?} {other:?}");
     }
 }

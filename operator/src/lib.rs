@@ -20,6 +20,8 @@
 
 pub mod args;
 pub mod cache;
+#[cfg(test)]
+mod fake;
 pub mod grant;
 pub mod lease;
 pub mod metrics;

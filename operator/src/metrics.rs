@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Event,
     /// The lease could not be read or written.
     Lease,
+    /// A session's objects were changed again and again; its repair pauses.
+    Contested,
     /// A bug: a pass panicked.
     Panic,
 }
@@ -116,7 +118,7 @@ impl Metrics {
         );
         registry.register(
             "errors",
-            "What failed, by kind. All are tried again; alert on Panic and NameTaken, and on any other that keeps growing",
+            "What failed, by kind. All are tried again; alert on Panic, NameTaken and Contested, and on any other that keeps growing",
             metrics.errors.clone(),
         );
         registry.register(

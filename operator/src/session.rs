@@ -18,7 +18,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
@@ -42,6 +42,10 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Repairs of one session within [`REPAIRS_PER`]; then somebody undoes them as fast as we make them, and waits for us.
+const MAX_REPAIRS: u32 = 30;
+/// See [`MAX_REPAIRS`].
+const REPAIRS_PER: Duration = Duration::from_mins(1);
 /// Longest sleep until a deadline: a clock that was set meanwhile is noticed after this.
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
@@ -65,6 +69,8 @@ pub struct Ctx {
     pub stop: CancellationToken,
     /// Failures in a row, by session UID; absent after a success.
     pub failures: Mutex<HashMap<String, u32>>,
+    /// Repairs since a time, by session UID; absent for sessions that needed none, or are over.
+    pub repairs: Mutex<HashMap<String, (Instant, u32)>>,
 }
 
 /// Why a pass failed.
@@ -235,9 +241,11 @@ async fn pass(session: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Error> {
         Ok(session) => Arc::new(session.clone()),
         Err(invalid) => return malformed(&ctx, invalid).await,
     };
+    let began = Instant::now();
     let seen = gather(&ctx, session).await?; // reads
     let decided = plan(&seen); // decides
-    let look_again = match carry_out(&ctx, &seen, &decided).await {
+    let now = seen.now;
+    let look_again = match Box::pin(carry_out(&ctx, &seen, &decided)).await {
         Ok(look_again) => look_again,
         Err(error) => {
             // An end is final and told already; what still has to be taken away is in the log.
@@ -249,11 +257,15 @@ async fn pass(session: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Error> {
         }
     };
     ctx.metrics.pass(Outcome::Ok);
-    Ok(look_again.map_or_else(Action::await_change, |at| sleep_until(at, Timestamp::now())))
+    Ok(look_again.map_or_else(Action::await_change, |at| {
+        sleep_until(at, now, began.elapsed())
+    }))
 }
 
-fn sleep_until(at: Timestamp, now: Timestamp) -> Action {
+/// Sleeps until `at`; it was `now` this long ago.
+fn sleep_until(at: Timestamp, now: Timestamp, ago: Duration) -> Action {
     let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    let left = left.saturating_sub(ago);
     // A timer that fires a moment early must not find the deadline still ahead again and again.
     Action::requeue(left.clamp(Duration::from_millis(1), LONGEST_SLEEP))
 }
@@ -262,8 +274,15 @@ fn sleep_until(at: Timestamp, now: Timestamp) -> Action {
 async fn carry_out(ctx: &Ctx, seen: &Observed, plan: &Plan) -> Result<Option<Timestamp>, Error> {
     match &plan.access {
         Access::Open { expires_at, .. } => {
-            let (seen, applied) = grant_access(ctx, seen, *expires_at).await?;
+            if let Some(pause) = contested(ctx, &seen.session) {
+                let resume = seen.now.checked_add(pause).ok();
+                return Ok(plan.look_again.into_iter().chain(resume).min());
+            }
+            let (seen, applied) = Box::pin(grant_access(ctx, seen, *expires_at)).await?;
             report(ctx, &seen, plan, Some(&applied)).await?; // status follows what was applied
+            if was_granted(&seen.session) && !applied.written.is_empty() {
+                count_repair(ctx, &seen.session);
+            }
             Ok([
                 plan.look_again,
                 renewal(plan, &applied),
@@ -282,9 +301,14 @@ async fn carry_out(ctx: &Ctx, seen: &Observed, plan: &Plan) -> Result<Option<Tim
             }
             if plan.ended.is_some() {
                 ctx.watches.interest.forget(&seen.session);
+                let uid = seen.session.uid().unwrap_or_default();
+                ctx.repairs
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&uid);
             }
             let session = current(ctx, &seen.session);
-            close(ctx, &session).await?;
+            Box::pin(close(ctx, &session)).await?;
             told?;
             if plan.delete {
                 delete_session(ctx, &session).await?;
@@ -299,7 +323,7 @@ async fn grant_access(
     seen: &Observed,
     until: Timestamp,
 ) -> Result<(Observed, Applied), Error> {
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let mut seen = seen.clone();
     if !seen
         .session
@@ -316,7 +340,7 @@ async fn grant_access(
     }
     let session = &seen.session;
     let wanted = grant::grant(session, &ctx.sessions_namespace).ok_or(Error::NeverStored)?;
-    let applied = open(ctx, session, wanted, until, seen.now).await?;
+    let applied = Box::pin(open(ctx, session, wanted, until, seen.now)).await?;
     if session
         .status
         .as_ref()
@@ -325,6 +349,36 @@ async fn grant_access(
         ctx.metrics.granted(began.elapsed().as_secs_f64());
     }
     Ok((seen, applied))
+}
+
+fn was_granted(session: &ConsoleSession) -> bool {
+    session
+        .status
+        .as_ref()
+        .is_some_and(|status| status.granted_at.is_some())
+}
+
+/// How long to leave a session alone that was repaired too often; `None` when it may be repaired.
+fn contested(ctx: &Ctx, session: &ConsoleSession) -> Option<Duration> {
+    let repairs = ctx.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+    let (since, count) = repairs.get(&session.uid().unwrap_or_default())?;
+    let left = REPAIRS_PER.saturating_sub(since.elapsed());
+    (*count >= MAX_REPAIRS && !left.is_zero()).then_some(left)
+}
+
+fn count_repair(ctx: &Ctx, session: &ConsoleSession) {
+    let mut repairs = ctx.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+    let (since, count) = repairs
+        .entry(session.uid().unwrap_or_default())
+        .or_insert((Instant::now(), 0));
+    if since.elapsed() >= REPAIRS_PER {
+        (*since, *count) = (Instant::now(), 0);
+    }
+    *count += 1;
+    if *count == MAX_REPAIRS {
+        ctx.metrics.error(ErrorKind::Contested);
+        warn!("repaired {MAX_REPAIRS} times within a minute: somebody undoes it; pausing");
+    }
 }
 
 /// After a write, look once more when the caches have surely caught up: what was deleted again meanwhile is noticed then.

@@ -44,7 +44,7 @@ pub struct Watches {
     pub secrets: Cache<Secret>,
     /// Roles made for sessions.
     pub roles: Cache<Role>,
-    /// RoleBindings made for sessions.
+    /// Role bindings made for sessions.
     pub bindings: Cache<RoleBinding>,
     /// Which sessions a pod concerns.
     pub interest: Interest,
@@ -53,13 +53,13 @@ pub struct Watches {
 /// The writing ends of [`Watches`], to be handed to [`Feeds::spawn`].
 #[derive(Debug, Default)]
 pub struct Feeds {
-    sessions: Writer<Guarded>,
-    pods: Writer<PartialObjectMeta<Pod>>,
-    namespaces: Writer<PartialObjectMeta<Namespace>>,
-    accounts: Writer<ServiceAccount>,
-    secrets: Writer<Secret>,
-    roles: Writer<Role>,
-    bindings: Writer<RoleBinding>,
+    pub(crate) sessions: Writer<Guarded>,
+    pub(crate) pods: Writer<PartialObjectMeta<Pod>>,
+    pub(crate) namespaces: Writer<PartialObjectMeta<Namespace>>,
+    pub(crate) accounts: Writer<ServiceAccount>,
+    pub(crate) secrets: Writer<Secret>,
+    pub(crate) roles: Writer<Role>,
+    pub(crate) bindings: Writer<RoleBinding>,
 }
 
 /// Sessions that wait for, or stand on, a pod, by the pod's namespace and name.
@@ -122,6 +122,7 @@ impl Feeds {
     }
 
     /// Starts every watch; none ends by itself. Answers the sessions to look at, as they change.
+    #[expect(clippy::too_many_lines, reason = "one watch after another")]
     pub fn spawn(
         self,
         client: &Client,
@@ -175,7 +176,7 @@ impl Feeds {
             Api::all(client.clone()),
             live,
             pods,
-            |pod| strip(pod),
+            strip,
             |watches, pod: &PartialObjectMeta<Pod>| {
                 let namespace = pod.namespace().unwrap_or_default();
                 watches.interest.of(&namespace, &pod.name_any())
@@ -185,7 +186,7 @@ impl Feeds {
             Api::all(client.clone()),
             all,
             namespaces,
-            |namespace| strip(namespace),
+            strip,
             |watches, namespace: &PartialObjectMeta<Namespace>| {
                 if namespace.metadata.deletion_timestamp.is_none() {
                     return Vec::new();
@@ -253,6 +254,36 @@ impl Watches {
         self.secrets.watched().wait_until_ready().await?;
         self.roles.watched().wait_until_ready().await?;
         self.bindings.watched().wait_until_ready().await
+    }
+
+    /// What every watch does for each object it shows; for tests that fill the caches by hand.
+    #[cfg(test)]
+    pub(crate) fn settle_all(&self) {
+        self.sessions
+            .watched()
+            .state()
+            .iter()
+            .for_each(|object| self.sessions.settle(object));
+        self.accounts
+            .watched()
+            .state()
+            .iter()
+            .for_each(|object| self.accounts.settle(object));
+        self.secrets
+            .watched()
+            .state()
+            .iter()
+            .for_each(|object| self.secrets.settle(object));
+        self.roles
+            .watched()
+            .state()
+            .iter()
+            .for_each(|object| self.roles.settle(object));
+        self.bindings
+            .watched()
+            .state()
+            .iter()
+            .for_each(|object| self.bindings.settle(object));
     }
 
     fn sessions_in(&self, namespace: &str) -> Vec<ObjectRef<Guarded>> {

@@ -22,7 +22,8 @@ use crate::duration;
     version = "v1alpha1",
     kind = "ConsoleSession",
     plural = "consolesessions",
-    shortname = "cs",
+    // Not `cs`: that is ComponentStatus to kubectl.
+    shortname = "cons",
     category = "drawbridge",
     namespaced,
     status = "ConsoleSessionStatus",

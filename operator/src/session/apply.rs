@@ -335,12 +335,11 @@ pub(crate) async fn delete<K: Made>(
 /// Not there, or another by now: what was to be deleted is gone.
 fn gone<T>(answer: Result<T, Error>) -> Result<(), Error> {
     match answer {
-        Ok(_) => Ok(()),
+        Ok(_) | Err(Error::Conflict) => Ok(()),
         Err(Error::Write {
             source: kube::Error::Api(status),
             ..
         }) if status.is_not_found() => Ok(()),
-        Err(Error::Conflict) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -86,7 +86,7 @@ pub enum Access {
 /// The grant the status records.
 struct Granted<'a> {
     target: &'a ResolvedTarget,
-    granted_at: Timestamp,
+    since: Timestamp,
     expires_at: Timestamp,
 }
 
@@ -114,11 +114,11 @@ pub fn granted_pod(session: &ConsoleSession) -> Option<&str> {
 fn final_end(session: &ConsoleSession) -> Option<(EndReason, Option<Timestamp>)> {
     let status = session.status.as_ref()?;
     let at = status.ended_at.as_ref().map(|at| at.0);
-    let by_phase = match status.phase? {
-        Phase::Expired => Some(EndReason::Expired),
-        Phase::Revoked => Some(EndReason::Revoked),
-        Phase::Failed => Some(EndReason::InvalidSpec),
-        Phase::Pending | Phase::Scheduled | Phase::Ready => None,
+    let by_phase = match status.phase {
+        Some(Phase::Expired) => Some(EndReason::Expired),
+        Some(Phase::Revoked) => Some(EndReason::Revoked),
+        Some(Phase::Failed) => Some(EndReason::InvalidSpec),
+        Some(Phase::Pending | Phase::Scheduled | Phase::Ready) | None => None,
     };
     let reason = status.end_reason.or(by_phase);
     // Any one of the three is enough: who edits the status must not be able to revive the session.
@@ -129,12 +129,12 @@ fn final_end(session: &ConsoleSession) -> Option<(EndReason, Option<Timestamp>)>
 
 fn granted(session: &ConsoleSession) -> Option<Granted<'_>> {
     let status = session.status.as_ref()?;
-    let granted_at = status.granted_at.as_ref()?.0;
+    let since = status.granted_at.as_ref()?.0;
     Some(Granted {
         target: status.target.as_ref()?,
-        granted_at,
+        since,
         // Never later than the spec allows, whatever the status says.
-        expires_at: expiry(session, granted_at)?.min(status.expires_at.as_ref()?.0),
+        expires_at: expiry(session, since)?.min(status.expires_at.as_ref()?.0),
     })
 }
 
@@ -208,7 +208,7 @@ fn keep(seen: &Observed, granted: &Granted<'_>) -> Plan {
         None => open(
             seen,
             granted.target.clone(),
-            granted.granted_at,
+            granted.since,
             granted.expires_at,
         ),
     }

@@ -1,1 +1,474 @@
+use drawbridge_crds::v1alpha1::{ConsoleSessionStatus, Credential};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
+use super::*;
+
+/// Seconds since the epoch of everything below.
+const NOON: i64 = 1_800_000_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
+fn session(spec: Value) -> ConsoleSession {
+    let mut object = json!({
+        "apiVersion": "drawbridge.dev/v1alpha1",
+        "kind": "ConsoleSession",
+        "metadata": {"name": "shell", "namespace": "shop", "uid": "6f1c0000-1", "generation": 1},
+        "spec": {"user": "alice@example.com", "target": {"pod": {"name": "web-0"}}},
+    });
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).expect("a session")
+}
+
+fn running() -> PodSeen {
+    PodSeen {
+        uid: "pod-1".into(),
+        deleting: false,
+        life: PodLife::Running {
+            containers: vec!["main".into(), "log".into()],
+            node: "node-1".into(),
+        },
+    }
+}
+
+fn seen(session: ConsoleSession, now: i64) -> Observed {
+    Observed {
+        session: Arc::new(session),
+        namespace_deleting: false,
+        pod: Some(running()),
+        now: at(now),
+    }
+}
+
+/// Granted at noon for an hour, then changed.
+fn granted(change: impl FnOnce(&mut ConsoleSession)) -> ConsoleSession {
+    let mut session = session(json!({}));
+    session.status = Some(ConsoleSessionStatus {
+        phase: Some(Phase::Ready),
+        target: Some(ResolvedTarget {
+            pod: "web-0".into(),
+            pod_uid: "pod-1".into(),
+            container: "main".into(),
+            node: "node-1".into(),
+        }),
+        credential: Some(Credential {
+            secret: "shell-6f1c0000".into(),
+            expires_at: Time(at(NOON + 3600)),
+        }),
+        granted_at: Some(Time(at(NOON))),
+        expires_at: Some(Time(at(NOON + 3600))),
+        ..ConsoleSessionStatus::default()
+    });
+    change(&mut session);
+    session
+}
+
+fn ended(plan: &Plan) -> Option<EndReason> {
+    plan.ended.map(|(reason, _)| reason)
+}
+
+#[test]
+fn access_ends_at_the_deadline_not_after_it() {
+    for (age, phase) in [
+        (0, Phase::Ready),
+        (3599, Phase::Ready),
+        (3600, Phase::Expired),
+        (99_999, Phase::Expired),
+    ] {
+        let plan = plan(&seen(granted(|_| ()), NOON + age));
+        assert_eq!(plan.phase, phase, "age {age}s");
+        if phase == Phase::Expired {
+            let end = plan.ended.expect("ended");
+            assert_eq!(
+                end,
+                (EndReason::Expired, at(NOON + 3600)),
+                "however late the pass"
+            );
+        } else {
+            assert_eq!(plan.look_again, Some(at(NOON + 3600)));
+        }
+    }
+}
+
+#[test]
+fn a_grant_begins_now_and_ends_after_its_duration_or_with_its_window() {
+    for (spec, expires) in [
+        (json!({}), NOON + 3600),
+        (json!({"duration": "1m"}), NOON + 60),
+        (json!({"notAfter": "2027-01-15T08:10:00Z"}), NOON + 600),
+        (
+            json!({"duration": "5m", "notAfter": "2027-01-15T08:10:00Z"}),
+            NOON + 300,
+        ),
+        (json!({"notAfter": "2027-01-15T08:10:00.9Z"}), NOON + 600),
+    ] {
+        let plan = plan(&seen(session(spec.clone()), NOON));
+        let Access::Open {
+            target,
+            granted_at,
+            expires_at,
+        } = plan.access
+        else {
+            panic!("{spec}: {plan:?}");
+        };
+        assert_eq!((granted_at, expires_at), (at(NOON), at(expires)), "{spec}");
+        assert_eq!(
+            (target.pod_uid.as_str(), target.container.as_str()),
+            ("pod-1", "main")
+        );
+    }
+}
+
+#[test]
+fn access_is_open_only_inside_its_window() {
+    let window = json!({"notBefore": "2027-01-15T08:00:00Z", "notAfter": "2027-01-15T08:10:00Z"});
+    for (now, phase, look_again) in [
+        (NOON - 1, Phase::Scheduled, Some(at(NOON))),
+        (NOON, Phase::Ready, Some(at(NOON + 600))),
+        (NOON + 599, Phase::Ready, Some(at(NOON + 600))),
+        (NOON + 600, Phase::Expired, None),
+    ] {
+        let plan = plan(&seen(session(window.clone()), now));
+        assert_eq!(
+            (plan.phase, plan.look_again),
+            (phase, look_again),
+            "{now}: {plan:?}"
+        );
+    }
+    assert_eq!(
+        ended(&plan(&seen(session(window), NOON + 600))),
+        Some(EndReason::WindowMissed)
+    );
+}
+
+#[test]
+fn a_session_waits_for_its_pod_to_exist_and_run() {
+    let pods = [
+        (None, "PodNotFound"),
+        (Some(PodLife::Waiting("Pending".into())), "PodNotRunning"),
+        (Some(PodLife::Live), "PodNotRunning"),
+    ];
+    for (life, reason) in pods {
+        let mut seen = seen(session(json!({"notAfter": "2027-01-15T08:10:00Z"})), NOON);
+        seen.pod = life.map(|life| PodSeen { life, ..running() });
+        let plan = plan(&seen);
+        assert_eq!((plan.phase, plan.reason), (Phase::Pending, reason));
+        assert_eq!(plan.access, Access::Closed);
+        assert_eq!(
+            plan.look_again,
+            Some(at(NOON + 600)),
+            "its window may close meanwhile"
+        );
+    }
+    let mut going = seen(session(json!({})), NOON);
+    going.pod = Some(PodSeen {
+        deleting: true,
+        ..running()
+    });
+    assert_eq!(plan(&going).reason, "PodDeleting");
+}
+
+#[test]
+fn what_can_never_be_granted_fails_at_once() {
+    let mut finished = seen(session(json!({})), NOON);
+    finished.pod = Some(PodSeen {
+        life: PodLife::Finished,
+        ..running()
+    });
+    assert_eq!(ended(&plan(&finished)), Some(EndReason::PodFinished));
+    let missing = json!({"target": {"pod": {"name": "web-0"}, "container": "nowhere"}});
+    assert_eq!(
+        ended(&plan(&seen(session(missing), NOON))),
+        Some(EndReason::ContainerNotFound)
+    );
+    let short = plan(&seen(session(json!({"duration": "1s"})), NOON));
+    assert_eq!(
+        (ended(&short), short.phase),
+        (Some(EndReason::InvalidSpec), Phase::Failed)
+    );
+    assert_eq!(short.message, "duration must be between 1m and 24h");
+}
+
+#[test]
+fn the_named_container_is_granted() {
+    let named = json!({"target": {"pod": {"name": "web-0"}, "container": "log"}});
+    let Access::Open { target, .. } = plan(&seen(session(named), NOON)).access else {
+        panic!("granted");
+    };
+    assert_eq!(target.container, "log");
+}
+
+#[test]
+fn a_grant_ends_with_its_pod() {
+    let lives = PodSeen {
+        life: PodLife::Live,
+        ..running()
+    };
+    let cases = [
+        (Some(lives.clone()), None),
+        (Some(running()), None),
+        (
+            Some(PodSeen {
+                life: PodLife::Waiting("Unknown".into()),
+                ..running()
+            }),
+            None,
+        ),
+        (None, Some(EndReason::PodDeleted)),
+        (
+            Some(PodSeen {
+                deleting: true,
+                ..lives.clone()
+            }),
+            Some(EndReason::PodDeleted),
+        ),
+        (
+            Some(PodSeen {
+                uid: "pod-2".into(),
+                ..running()
+            }),
+            Some(EndReason::PodReplaced),
+        ),
+        (
+            Some(PodSeen {
+                life: PodLife::Finished,
+                ..running()
+            }),
+            Some(EndReason::PodFinished),
+        ),
+    ];
+    for (pod, reason) in cases {
+        let mut seen = seen(granted(|_| ()), NOON + 5);
+        seen.pod.clone_from(&pod);
+        let plan = plan(&seen);
+        assert_eq!(ended(&plan), reason, "{pod:?}");
+        assert_eq!(plan.access == Access::Closed, reason.is_some(), "{pod:?}");
+    }
+}
+
+#[test]
+fn a_revocation_beats_everything_but_an_end_on_record() {
+    let revoked = granted(|session| {
+        session.spec.revoked = true;
+        session.metadata.generation = Some(2);
+        session.metadata.deletion_timestamp = Some(Time(at(NOON)));
+        session.spec.user = "system:anonymous".into();
+    });
+    let mut seen = seen(revoked, NOON + 99_999);
+    seen.pod = None;
+    seen.namespace_deleting = true;
+    assert_eq!(ended(&plan(&seen)), Some(EndReason::Revoked));
+}
+
+#[test]
+fn deletion_of_session_or_namespace_ends_access() {
+    let deleted = granted(|session| session.metadata.deletion_timestamp = Some(Time(at(NOON))));
+    assert_eq!(
+        ended(&plan(&seen(deleted, NOON + 5))),
+        Some(EndReason::SessionDeleted)
+    );
+    let mut inside = seen(granted(|_| ()), NOON + 5);
+    inside.namespace_deleting = true;
+    assert_eq!(ended(&plan(&inside)), Some(EndReason::NamespaceDeleted));
+}
+
+#[test]
+fn a_spec_changed_where_no_cel_forbids_it_ends_access() {
+    let changed = granted(|session| {
+        session.metadata.generation = Some(2);
+        session.spec.user = "bob@example.com".into();
+    });
+    assert_eq!(
+        ended(&plan(&seen(changed, NOON + 5))),
+        Some(EndReason::InvalidSpec)
+    );
+}
+
+#[test]
+fn an_ended_session_stays_ended_whatever_its_status_is_made_to_say() {
+    let traces: [fn(&mut ConsoleSessionStatus); 6] = [
+        |status| {
+            status.phase = None;
+            status.end_reason = Some(EndReason::PodDeleted);
+        },
+        |status| status.phase = Some(Phase::Expired),
+        |status| status.phase = Some(Phase::Failed),
+        |status| {
+            status.phase = Some(Phase::Ready);
+            status.end_reason = Some(EndReason::PodDeleted);
+        },
+        |status| {
+            status.phase = Some(Phase::Ready);
+            status.ended_at = Some(Time(at(NOON + 1)));
+        },
+        |status| {
+            status.phase = Some(Phase::Revoked);
+            status.end_reason = Some(EndReason::Revoked);
+            status.ended_at = Some(Time(at(NOON + 1)));
+        },
+    ];
+    for (case, change) in traces.into_iter().enumerate() {
+        let session = granted(|session| change(session.status.as_mut().expect("granted")));
+        assert!(!needs_pod(&session, at(NOON + 5)), "case {case}");
+        let plan = plan(&seen(session, NOON + 5));
+        assert_eq!(plan.access, Access::Closed, "case {case}");
+        assert!(plan.ended.is_some(), "case {case}");
+        assert!(plan.phase.ended(), "case {case}");
+    }
+}
+
+#[test]
+fn a_status_cannot_promise_more_than_the_spec() {
+    let longer = granted(|session| {
+        let status = session.status.as_mut().expect("granted");
+        status.expires_at = Some(Time(at(NOON + 86_400)));
+    });
+    assert_eq!(plan(&seen(longer, NOON + 3600)).phase, Phase::Expired);
+}
+
+#[test]
+fn an_ended_session_is_deleted_when_its_time_to_live_is_over() {
+    let kept = |ttl: &str, change: fn(&mut ConsoleSession)| {
+        let mut session = granted(|session| {
+            let status = session.status.as_mut().expect("granted");
+            status.phase = Some(Phase::Expired);
+            status.end_reason = Some(EndReason::Expired);
+            status.ended_at = Some(Time(at(NOON + 3600)));
+            session.spec.ttl_after_finished = Some(ttl.parse().expect("a duration"));
+        });
+        change(&mut session);
+        session
+    };
+    let before = plan(&seen(kept("1h", |_| ()), NOON + 7199));
+    assert_eq!(
+        (before.delete, before.look_again),
+        (false, Some(at(NOON + 7200)))
+    );
+    let after = plan(&seen(kept("1h", |_| ()), NOON + 7200));
+    assert_eq!((after.delete, after.look_again), (true, None));
+    assert!(plan(&seen(kept("0s", |_| ()), NOON + 3600)).delete);
+    let going = kept("0s", |session| {
+        session.metadata.deletion_timestamp = Some(Time(at(NOON)));
+    });
+    assert!(
+        !plan(&seen(going, NOON + 7200)).delete,
+        "it is on its way already"
+    );
+}
+
+#[test]
+fn the_pod_is_looked_for_only_when_it_matters() {
+    assert!(needs_pod(&session(json!({})), at(NOON)));
+    assert!(needs_pod(&granted(|_| ()), at(NOON)));
+    assert!(!needs_pod(
+        &session(json!({"notBefore": "2027-01-15T08:00:01Z"})),
+        at(NOON)
+    ));
+    assert!(!needs_pod(&session(json!({"revoked": true})), at(NOON)));
+}
+
+prop_compose! {
+    /// Sessions in every state, with a clock around all their deadlines.
+    fn observed()(
+        now in -200_i64..200,
+        nanos in 0_i32..1_000_000_000,
+        not_before in proptest::option::of(-150_i64..150),
+        window in proptest::option::of(1_i64..200),
+        granted_ago in proptest::option::of(-10_i64..200),
+        duration in 60_i64..120,
+        expires_shift in -50_i64..50,
+        phase in 0_usize..7,
+        end in 0_usize..3,
+        pod in 0_usize..7,
+        revoked in proptest::bool::weighted(0.1),
+        deleted in proptest::bool::weighted(0.1),
+        namespace_deleting in proptest::bool::weighted(0.1),
+    ) -> Observed {
+        let mut session = session(json!({"duration": format!("{duration}s"), "revoked": revoked}));
+        session.spec.not_before = not_before.map(|second| Time(at(NOON + second)));
+        session.spec.not_after = window.map(|width| Time(at(NOON + not_before.unwrap_or(0) + width)));
+        session.metadata.deletion_timestamp = deleted.then(|| Time(at(NOON)));
+        let phases = [None, Some(Phase::Pending), Some(Phase::Scheduled), Some(Phase::Ready), Some(Phase::Expired),
+            Some(Phase::Revoked), Some(Phase::Failed)];
+        let mut status = ConsoleSessionStatus { phase: phases[phase], ..ConsoleSessionStatus::default() };
+        if let Some(ago) = granted_ago {
+            let granted_at = NOON + now - ago;
+            status.target = granted(|_| ()).status.expect("granted").target;
+            status.granted_at = Some(Time(at(granted_at)));
+            status.expires_at = Some(Time(at(granted_at + duration + expires_shift)));
+        }
+        status.end_reason = (end == 1).then_some(EndReason::PodReplaced);
+        status.ended_at = (end == 2).then(|| Time(at(NOON)));
+        session.status = Some(status);
+        let lives = [PodLife::Live, PodLife::Waiting("Pending".into()), PodLife::Finished];
+        Observed {
+            session: Arc::new(session),
+            namespace_deleting,
+            pod: match pod {
+                0 => None,
+                1 => Some(PodSeen { uid: "pod-2".into(), ..running() }),
+                2 => Some(PodSeen { deleting: true, ..running() }),
+                3 => Some(running()),
+                other => Some(PodSeen { life: lives[other - 4].clone(), ..running() }),
+            },
+            now: Timestamp::new(NOON + now, nanos).expect("in range"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn access_is_never_open_outside_its_bounds(seen in observed()) {
+        let plan = plan(&seen);
+        let spec = &seen.session.spec;
+        if let Access::Open { target, granted_at, expires_at } = &plan.access {
+            prop_assert!(seen.now < *expires_at);
+            prop_assert!(spec.not_after.as_ref().is_none_or(|at| seen.now < at.0 && *expires_at <= at.0));
+            let duration = std::time::Duration::from(spec.duration);
+            prop_assert!(expires_at.duration_since(*granted_at).unsigned_abs() <= duration);
+            prop_assert!(!spec.revoked && !seen.namespace_deleting);
+            prop_assert!(seen.session.metadata.deletion_timestamp.is_none());
+            prop_assert_eq!(plan.phase, Phase::Ready);
+            let pod = seen.pod.as_ref().expect("there is a pod");
+            prop_assert_eq!(&pod.uid, &target.pod_uid);
+            prop_assert!(!pod.deleting && pod.life != PodLife::Finished);
+            match seen.session.status.as_ref().and_then(|status| status.target.as_ref()) {
+                Some(first) => prop_assert_eq!(first, target),
+                None => prop_assert!(spec.not_before.as_ref().is_none_or(|at| seen.now >= at.0)),
+            }
+        } else {
+            prop_assert_ne!(plan.phase, Phase::Ready);
+        }
+        prop_assert_eq!(plan.ended.is_some(), plan.phase.ended());
+        prop_assert!(plan.look_again.is_none_or(|at| at > seen.now), "a deadline that has passed would spin");
+    }
+
+    #[test]
+    fn what_has_ended_stays_so(seen in observed(), later in 0_i64..1000) {
+        let first = plan(&seen);
+        if let Some((reason, ended_at)) = first.ended {
+            let mut session = (*seen.session).clone();
+            let status = session.status.get_or_insert_default();
+            status.phase = Some(first.phase);
+            status.end_reason = Some(reason);
+            status.ended_at = Some(Time(ended_at));
+            session.spec.revoked = false;
+            let again = plan(&Observed {
+                session: Arc::new(session),
+                now: seen.now + SignedDuration::from_secs(later),
+                pod: Some(running()),
+                namespace_deleting: false,
+            });
+            prop_assert_eq!((again.phase, again.ended), (first.phase, first.ended));
+            prop_assert_eq!(again.access, Access::Closed);
+        }
+    }
+}

@@ -94,7 +94,10 @@ pub(super) async fn report(
     let before = session.status.as_ref().and_then(|status| status.phase);
     if before != Some(plan.phase) {
         info!(phase = ?plan.phase, reason = plan.reason, "{}", plan.message);
-        publish(ctx, session, &transition(session, plan)).await;
+        if !seen.namespace_deleting {
+            // Nothing can be created in a namespace that is being deleted, Events least of all.
+            publish(ctx, session, &transition(session, plan)).await;
+        }
     } else if let Some(applied) = applied.filter(|applied| !applied.written.is_empty()) {
         let what = applied.written.join(", ");
         info!(what, "repaired");
