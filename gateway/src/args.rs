@@ -13,6 +13,7 @@ use drawbridge_crds::names;
 use jiff::SignedDuration;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -127,6 +128,10 @@ impl Args {
     ///
     /// # Errors
     /// What kept it from starting, with what to do about it.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "every part, in the order they are built"
+    )]
     pub async fn run(self) -> anyhow::Result<()> {
         let signal = shutdown_signal()?;
         logging::init(&self.logging)?;
@@ -170,11 +175,8 @@ impl Args {
             let (sessions, api) = (Arc::clone(&sessions), Api::all(client.clone()));
             tokio::spawn(async move { sessions.watch(api, synced).await })
         };
-        let audience = names::TOKEN_AUDIENCE.to_owned();
-        let reviewer = Reviewer::new(client.clone(), audience.clone());
-        let auth = Auth::new(
-            reviewer,
-            audience,
+        let auth = authentication(
+            client.clone(),
             sessions_namespace.clone(),
             Arc::clone(&metrics),
         );
@@ -195,7 +197,7 @@ impl Args {
 
         let bridges = TaskTracker::new();
         let gate = Arc::new(Gate {
-            auth: Arc::new(auth),
+            auth,
             sessions,
             open: Arc::clone(&open),
             upstream,
@@ -228,13 +230,7 @@ impl Args {
         listening.met();
         let listener = tokio::spawn(listener.serve());
 
-        let signal = tokio::select! {
-            signal = signal => signal,
-            // Without the watch nobody would be cut.
-            ended = watch => anyhow::bail!("the watch of sessions ended: {ended:?}"),
-        };
-        info!(signal, "asked to stop");
-        Drain {
+        let drain = Drain {
             ready,
             stop,
             open,
@@ -242,14 +238,49 @@ impl Args {
             connections,
             pause: drain_pause,
             limit: drain,
+        };
+        Running {
+            watch,
+            listener,
+            drain,
+            admin,
+            admin_stop,
         }
-        .run()
-        .await;
-        listener.await.context("the listener failed")?;
-        admin_stop.cancel();
-        admin.await.context("the admin port failed")?;
-        Ok(())
+        .until(signal)
+        .await
     }
+}
+
+/// A gateway that serves.
+struct Running {
+    watch: JoinHandle<()>,
+    listener: JoinHandle<()>,
+    drain: Drain,
+    admin: JoinHandle<()>,
+    admin_stop: CancellationToken,
+}
+
+impl Running {
+    /// Serves until `signal`, then ends everything, the admin port last.
+    async fn until(self, signal: impl Future<Output = &'static str>) -> anyhow::Result<()> {
+        let signal = tokio::select! {
+            signal = signal => signal,
+            // Without the watch nobody would be cut.
+            ended = self.watch => anyhow::bail!("the watch of sessions ended: {ended:?}"),
+        };
+        info!(signal, "asked to stop");
+        self.drain.run().await;
+        self.listener.await.context("the listener failed")?;
+        self.admin_stop.cancel();
+        self.admin.await.context("the admin port failed")
+    }
+}
+
+/// Whose tokens are, asked of the API server.
+fn authentication(client: Client, sessions_namespace: String, metrics: Arc<Metrics>) -> Arc<Auth> {
+    let audience = names::TOKEN_AUDIENCE.to_owned();
+    let reviewer = Reviewer::new(client, audience.clone());
+    Arc::new(Auth::new(reviewer, audience, sessions_namespace, metrics))
 }
 
 /// The way to kubelets, and its certificate files watched.

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::auth::Auth;
 use crate::bridge::Limits;
@@ -138,24 +138,36 @@ impl Gate {
         .map_err(strangers)?;
         origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
         let offer = credential::offer(request.headers()).map_err(strangers)?;
-        let token = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
+        let claim = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
             .map_err(strangers)?;
-        let uid = self.auth.identify(&token).await.map_err(strangers)?;
-        drop(token);
+        // Before the API server is asked: a token of no session cannot be good, and costs nobody anything.
+        if self.sessions.settled(&claim.session).await.is_none() {
+            return Err(strangers(self.unknown()));
+        }
+        let uid = self.auth.identify(&claim.token).await.map_err(strangers)?;
+        drop(claim);
         peer.place.leave();
-        let session = self.sessions.settled(&uid).await.ok_or_else(|| {
-            strangers(Refusal::new(
+        let session = self
+            .sessions
+            .get(&uid)
+            .ok_or_else(|| strangers(self.unknown()))?;
+        let answer = self.route(request, &offer, &session, route, peer).await;
+        answer.inspect_err(|refusal| log_refusal(refusal, &session, peer))
+    }
+
+    fn unknown(&self) -> Refusal {
+        if self.sessions.is_synced() {
+            Refusal::new(
                 Kind::Unauthenticated,
-                "the session of this token is not there any more",
-            ))
-        })?;
-        self.route(request, &offer, &session, route, peer).await.inspect_err(|refusal| {
-            info!(
-                namespace = session.namespace, session = session.name, uid = session.uid, user = session.user,
-                client = %peer.addr, code = refusal.code(), reason = refusal.kind().label(), why = refusal.public(),
-                error = chain(refusal), "refused"
-            );
-        })
+                "this token's session is not there any more",
+            )
+        } else {
+            Refusal::new(
+                Kind::Unavailable,
+                "this gateway has not seen the sessions yet; try again",
+            )
+            .retry_after(1)
+        }
     }
 
     async fn route<B>(
@@ -319,6 +331,24 @@ fn log_stranger(refusal: Refusal, peer: &Peer) -> Refusal {
         error = chain(&refusal), "refused"
     );
     refusal
+}
+
+/// Only holders of a good token cause these.
+fn log_refusal(refusal: &Refusal, session: &Session, peer: &Peer) {
+    let (code, reason, why) = (refusal.code(), refusal.kind().label(), refusal.public());
+    let error = chain(refusal);
+    let Session {
+        namespace,
+        name,
+        uid,
+        user,
+        ..
+    } = session;
+    if code >= 500 {
+        warn!(namespace, session = name, uid, user, client = %peer.addr, code, reason, why, error, "refused");
+    } else {
+        info!(namespace, session = name, uid, user, client = %peer.addr, code, reason, why, error, "refused");
+    }
 }
 
 /// What is behind a refusal, outermost first; `None` when nothing is.

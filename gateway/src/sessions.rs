@@ -1,6 +1,7 @@
 //! The index of sessions, kept by a watch of every `ConsoleSession`: who may what, and whom to cut.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub struct Sessions {
     by_uid: RwLock<HashMap<String, Arc<Session>>>,
     changed: Notify,
+    synced: AtomicBool,
     open: Arc<Open>,
     metrics: Arc<Metrics>,
 }
@@ -41,6 +43,7 @@ impl Sessions {
         Self {
             by_uid: RwLock::default(),
             changed: Notify::new(),
+            synced: AtomicBool::new(false),
             open,
             metrics,
         }
@@ -109,6 +112,7 @@ impl Sessions {
                     self.take(event);
                     if whole {
                         info!(sessions = self.len(), "the list of sessions is whole");
+                        self.synced.store(true, Ordering::Release);
                         synced.met();
                     }
                 }
@@ -138,6 +142,17 @@ impl Sessions {
         #[allow(clippy::cast_possible_wrap, reason = "a count of objects in memory")]
         self.metrics.sessions.set(self.len() as i64);
         self.changed.notify_waiters();
+    }
+
+    /// Whether a whole list was seen: before that, a session that is not known may be there all the same.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_synced(&self, synced: bool) {
+        self.synced.store(synced, Ordering::Release);
     }
 
     /// Sessions known.

@@ -149,7 +149,7 @@ pub(crate) mod tests {
             tokio::spawn(async move {
                 certificate
                     .keep(Duration::from_secs(10), &Metrics::unregistered())
-                    .await
+                    .await;
             })
         };
         tokio::time::sleep(Duration::from_secs(1)).await; // paused clock: the keeper has looked once

@@ -175,7 +175,7 @@ pub(crate) mod tests {
                 assert!(headers.append(
                     SEC_WEBSOCKET_KEY,
                     HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==")
-                ))
+                ));
             }),
         ] {
             assert_eq!(result, Err(Kind::Malformed));

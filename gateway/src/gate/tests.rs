@@ -125,6 +125,7 @@ impl World {
             say,
             pod,
         };
+        world.synced(true);
         world.set(object());
         world
     }
@@ -137,6 +138,10 @@ impl World {
         self.gate()
             .sessions
             .take(Event::Apply(DeserializeGuard(Ok(object))));
+    }
+
+    fn synced(&self, synced: bool) {
+        self.gate().sessions.set_synced(synced);
     }
 
     fn say(&self, say: Say) {

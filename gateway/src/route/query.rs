@@ -63,7 +63,7 @@ fn escapes_are_whole(text: &[u8]) -> bool {
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         match rest[at + 1..] {
             [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                rest = &rest[at + 3..]
+                rest = &rest[at + 3..];
             }
             _ => return false,
         }

@@ -4,7 +4,8 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 
-#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+#[tokio::test(start_paused = true)] // the token of a session that is gone is waited for
 async fn a_request_that_is_not_granted_is_refused_with_its_code_and_nothing_is_dialled() {
     let world = World::new().await;
     let item = format!(
@@ -289,4 +290,14 @@ async fn one_connection_more_than_allowed_is_refused_until_another_ends() {
         .connect(&websocket(EXEC, "v4.channel.k8s.io", ""))
         .await;
     assert_eq!(head(&mut client).await.0, 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_has_not_seen_the_sessions_yet_does_not_call_a_token_bad() {
+    let world = World::new().await;
+    let gone = plain("GET", "/api").replace(&good(), &jwt("gone", "good"));
+    assert_eq!(world.message(&gone).await.0, 401);
+    world.synced(false);
+    assert_eq!(world.message(&gone).await.0, 503);
+    assert_eq!(world.ask(&plain("GET", "/api")).await.0, 200);
 }
