@@ -33,6 +33,9 @@ use crate::{FIELD_MANAGER, Guarded, sweep};
 /// what is cut off is taken up by the successor. Keep terminationGracePeriodSeconds 10 s above it.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Bytes of a name that fit into an Event's `reportingInstance`; a pod's name may be longer.
+const MAX_INSTANCE: usize = 128;
+
 /// Turns ConsoleSessions into access to pods, and takes it away again.
 ///
 /// The API server is found as kubectl finds it: KUBECONFIG, ~/.kube/config, or the pod's own service account.
@@ -210,7 +213,7 @@ impl Operator {
         let queue = feeds.spawn(&client, &sessions_namespace, &watches, &metrics, &mut tasks);
         let reporter = Reporter {
             controller: FIELD_MANAGER.into(),
-            instance: Some(identity.clone()),
+            instance: Some(identity[..identity.floor_char_boundary(MAX_INSTANCE)].into()),
         };
         let ctx = Arc::new(Ctx {
             recorder: Recorder::new(client.clone(), reporter),

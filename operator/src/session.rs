@@ -4,6 +4,8 @@ mod apply;
 mod gather;
 pub mod plan;
 mod report;
+#[cfg(test)]
+mod world;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};

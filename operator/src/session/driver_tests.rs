@@ -1,147 +1,10 @@
-use kube::runtime::events::Reporter;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
-use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use super::world::{ACCOUNT, ANCHOR, BINDING, POD, ROLE, SECRET, SESSION, World, pod};
 use super::*;
-use crate::fake::Api;
-use crate::watches::Feeds;
 
 type Edit = fn(&mut Value);
-
-const SESSION: &str = "/apis/drawbridge.dev/v1alpha1/namespaces/shop/consolesessions/shell";
-const POD: &str = "/api/v1/namespaces/shop/pods/web-0";
-const ACCOUNT: &str = "/api/v1/namespaces/drawbridge-sessions/serviceaccounts/cs-6f1c0000-1";
-const ANCHOR: &str = "/api/v1/namespaces/drawbridge-sessions/secrets/cs-6f1c0000-1";
-const SECRET: &str = "/api/v1/namespaces/shop/secrets/shell-6f1c0000";
-const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles/shell-6f1c0000";
-const BINDING: &str =
-    "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings/shell-6f1c0000";
-
-/// An API server with one session for one running pod, and an operator that leads.
-struct World {
-    api: Api,
-    feeds: Feeds,
-    ctx: Arc<Ctx>,
-}
-
-impl World {
-    fn new() -> Self {
-        let api = Api::default();
-        api.put(SESSION, session());
-        api.put(POD, pod("pod-1"));
-        api.put(
-            "/api/v1/namespaces/shop",
-            json!({"metadata": {"name": "shop"}}),
-        );
-        Self::on(api)
-    }
-
-    /// Another operator process on the same API server.
-    fn on(api: Api) -> Self {
-        let mut world = Self::unwatched(api);
-        world.watch();
-        world
-    }
-
-    /// The same, before its watches have shown anything.
-    fn unwatched(api: Api) -> Self {
-        let feeds = Feeds::default();
-        let watches = Arc::new(feeds.watches());
-        let sessions = watches.sessions.watched().clone();
-        let metrics = Arc::new(Metrics::register(&mut Registry::default(), sessions));
-        let reporter = Reporter {
-            controller: "test".into(),
-            instance: Some("test".into()),
-        };
-        let ctx = Ctx {
-            client: api.client(),
-            sessions_namespace: "drawbridge-sessions".into(),
-            gateway: Gateway {
-                url: "https://gate.example.com".into(),
-                ca: None,
-            },
-            watches,
-            metrics,
-            recorder: Recorder::new(api.client(), reporter),
-            leading: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            failures: Mutex::default(),
-            repairs: Mutex::default(),
-        };
-        ctx.leading.cancel();
-        let ctx = Arc::new(ctx);
-        Self { api, feeds, ctx }
-    }
-
-    fn watch(&mut self) {
-        self.api.watch(&mut self.feeds);
-        self.ctx.watches.settle_all();
-    }
-
-    async fn pass(&self) -> Result<Action, Error> {
-        let session = self
-            .ctx
-            .watches
-            .sessions
-            .watched()
-            .get(&ObjectRef::new("shell").within("shop"));
-        reconcile(session.expect("the watch shows it"), Arc::clone(&self.ctx)).await
-    }
-
-    /// A world in which the session is Ready and the caches know it.
-    async fn granted() -> Self {
-        let mut world = Self::new();
-        world.pass().await.expect("granted");
-        assert_eq!(world.status()["phase"], "Ready");
-        world.watch();
-        world.api.log();
-        world
-    }
-
-    fn status(&self) -> Value {
-        self.api
-            .get(SESSION)
-            .map_or(Value::Null, |session| session["status"].clone())
-    }
-
-    fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
-        let mut object = self.api.get(path).expect("is there");
-        change(&mut object);
-        self.api.put(path, object);
-    }
-
-    fn revoke(&mut self) {
-        self.change(SESSION, |session| {
-            session["spec"]["revoked"] = true.into();
-            session["metadata"]["generation"] = 2.into();
-        });
-        self.watch();
-    }
-
-    /// Nothing made for the session is there any more.
-    fn is_clean(&self) -> bool {
-        self.api.paths("6f1c0000").is_empty()
-    }
-}
-
-fn session() -> Value {
-    json!({
-        "apiVersion": "drawbridge.dev/v1alpha1",
-        "kind": "ConsoleSession",
-        "metadata": {"name": "shell", "namespace": "shop", "uid": "6f1c0000-1", "generation": 1},
-        "spec": {"user": "alice@example.com", "target": {"pod": {"name": "web-0"}}},
-    })
-}
-
-fn pod(uid: &str) -> Value {
-    json!({
-        "metadata": {"name": "web-0", "namespace": "shop", "uid": uid},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "main"}]},
-        "status": {"phase": "Running"},
-    })
-}
 
 /// Where in the log the line is that is all of `parts`.
 fn place(log: &[String], method: &str, end: &str) -> usize {
@@ -151,7 +14,7 @@ fn place(log: &[String], method: &str, end: &str) -> usize {
     found.unwrap_or_else(|| panic!("{method} …{end} is not in {log:#?}"))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_grant_is_made_in_an_order_in_which_nothing_is_ever_too_much() {
     let world = World::new();
     world.pass().await.expect("granted");
@@ -186,7 +49,7 @@ async fn a_grant_is_made_in_an_order_in_which_nothing_is_ever_too_much() {
     assert_eq!(status["conditions"][0]["status"], "True");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn at_rest_nothing_is_written_or_read() {
     let mut world = World::new();
     world.pass().await.expect("granted");
@@ -211,7 +74,7 @@ async fn at_rest_nothing_is_written_or_read() {
     assert_eq!(world.api.log(), Vec::<String>::new(), "after the end");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_the_pod_cannot_be_read_nothing_is_granted() {
     let world = World::new();
     world.api.fail("GET /api/v1/namespaces/shop/pods", 500);
@@ -222,7 +85,7 @@ async fn when_the_pod_cannot_be_read_nothing_is_granted() {
     assert_eq!(world.status()["phase"], "Ready");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_fails_on_the_way_the_session_is_not_ready_and_says_why() {
     for step in [
         "POST /api/v1/namespaces/drawbridge-sessions/serviceaccounts",
@@ -254,7 +117,7 @@ async fn whatever_fails_on_the_way_the_session_is_not_ready_and_says_why() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_changed_meanwhile_is_not_made_ready() {
     let mut world = World::new();
     world.change(SESSION, |session| session["spec"]["revoked"] = true.into());
@@ -268,7 +131,7 @@ async fn a_session_that_changed_meanwhile_is_not_made_ready() {
     assert!(world.is_clean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_is_told_first_and_then_everything_is_taken_away() {
     let mut world = World::granted().await;
     world.revoke();
@@ -291,7 +154,7 @@ async fn an_end_is_told_first_and_then_everything_is_taken_away() {
     assert!(session["status"]["credential"].is_null());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_that_cannot_be_told_is_still_carried_out() {
     let mut world = World::granted().await;
     world.revoke();
@@ -307,7 +170,7 @@ async fn an_end_that_cannot_be_told_is_still_carried_out() {
     assert_eq!(world.status()["phase"], "Revoked");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_could_not_be_taken_away_is_tried_again() {
     let mut world = World::granted().await;
     world.revoke();
@@ -324,7 +187,7 @@ async fn what_could_not_be_taken_away_is_tried_again() {
     assert!(world.is_clean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replaced_pod_ends_the_grant_and_its_return_does_not_revive_it() {
     let mut world = World::granted().await;
     world.api.put(POD, pod("pod-2"));
@@ -338,7 +201,7 @@ async fn a_replaced_pod_ends_the_grant_and_its_return_does_not_revive_it() {
     assert!(world.is_clean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cache_that_has_lost_the_pod_is_not_believed() {
     let mut world = World::granted().await;
     let there = world.api.get(POD).expect("runs");
@@ -356,7 +219,7 @@ async fn a_cache_that_has_lost_the_pod_is_not_believed() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_is_edited_or_deleted_is_as_before_after_one_pass() {
     for path in [ACCOUNT, ANCHOR, ROLE, BINDING, SECRET] {
         let mut world = World::granted().await;
@@ -414,7 +277,7 @@ async fn whatever_is_edited_or_deleted_is_as_before_after_one_pass() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_token_dies_with_its_account_and_its_anchor() {
     for path in [ACCOUNT, ANCHOR] {
         let mut world = World::granted().await;
@@ -463,7 +326,7 @@ async fn who_undoes_every_repair_does_not_keep_the_operator_busy() {
     assert!(world.api.get(ROLE).is_some(), "put off, not given up");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_binding_to_another_role_is_replaced() {
     let mut world = World::granted().await;
     world.change(BINDING, |binding| {
@@ -482,7 +345,7 @@ async fn a_binding_to_another_role_is_replaced() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_somebody_else_made_is_not_taken_over() {
     for path in [SECRET, ROLE, BINDING] {
         let mut world = World::new();
@@ -510,7 +373,7 @@ async fn what_somebody_else_made_is_not_taken_over() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deleted_session_is_released_even_if_nothing_is_known_of_what_was_made() {
     let world = World::granted().await;
     world.change(SESSION, |session| {
@@ -533,7 +396,7 @@ async fn a_deleted_session_is_released_even_if_nothing_is_known_of_what_was_made
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_parsed_is_skipped_and_can_be_deleted() {
     let mut world = World::granted().await;
     world.change(SESSION, |session| {
@@ -551,7 +414,7 @@ async fn a_session_that_cannot_be_parsed_is_skipped_and_can_be_deleted() {
     assert!(world.api.get(ACCOUNT).is_none() && world.api.get(ANCHOR).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_account_without_a_session_is_swept_and_one_in_doubt_is_not() {
     let mut world = World::granted().await;
     world.api.remove(SESSION);
@@ -585,7 +448,7 @@ async fn an_account_without_a_session_is_swept_and_one_in_doubt_is_not() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_standby_writes_nothing() {
     let mut world = World::new();
     let ctx = Arc::get_mut(&mut world.ctx).expect("ours alone");

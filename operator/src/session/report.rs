@@ -239,3 +239,72 @@ pub(super) fn renewal(plan: &Plan, applied: &Applied) -> Option<Timestamp> {
         Access::Closed => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drawbridge_crds::v1alpha1::EndReason;
+
+    use super::*;
+    use crate::session::plan::plan;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn waiting(now: i64, status: Option<ConsoleSessionStatus>) -> Observed {
+        let session = json!({
+            "metadata": {"name": "shell", "namespace": "shop", "uid": "6f1c0000-1", "generation": 1},
+            "spec": {"user": "alice@example.com", "target": {"pod": {"name": "web-0"}}, "notAfter": "2027-01-15T08:00:00Z"},
+        });
+        let mut session: ConsoleSession = serde_json::from_value(session).expect("a session");
+        session.status = status;
+        Observed {
+            session: Arc::new(session),
+            namespace_deleting: false,
+            pod: None,
+            now: at(now),
+        }
+    }
+
+    fn decided(now: i64, status: Option<ConsoleSessionStatus>) -> ConsoleSessionStatus {
+        let seen = waiting(now, status);
+        super::status(&seen, &plan(&seen), None)
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let first = decided(1_799_000_000, None);
+        let second = decided(1_799_000_100, Some(first.clone()));
+        assert_eq!(first, second, "nothing changed, so nothing is written");
+        let ended = decided(1_800_000_000, Some(second.clone()));
+        assert_eq!(ended.end_reason, Some(EndReason::WindowMissed));
+        assert_eq!(ended.conditions[0].status, "False");
+        assert_eq!(
+            ended.conditions[0].last_transition_time, second.conditions[0].last_transition_time,
+            "it was not ready before, and is not now"
+        );
+        assert_eq!(ended.conditions[0].reason, "WindowMissed");
+        let stalled = &ended.conditions[1];
+        assert_eq!(
+            (stalled.type_.as_str(), stalled.status.as_str()),
+            ("Stalled", "True")
+        );
+        assert_eq!(stalled.last_transition_time.0, at(1_800_000_000));
+        assert_eq!(
+            ended,
+            decided(1_800_000_500, Some(ended.clone())),
+            "an end is written once"
+        );
+    }
+
+    #[test]
+    fn a_note_is_cut_between_characters_within_the_bound_of_the_api() {
+        let note = event(EventType::Normal, "Granted", "Grant", "ä".repeat(2000))
+            .note
+            .expect("a note");
+        assert!(note.len() <= 1024, "{}", note.len());
+        assert!(note.ends_with("ä…"));
+    }
+}
