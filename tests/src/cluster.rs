@@ -42,6 +42,27 @@ pub enum Needs {
 }
 
 impl Cluster {
+    /// Brings the project's own cluster up unless `KUBECONFIG` names another; shows its progress.
+    ///
+    /// # Errors
+    /// When that fails; what it printed says why.
+    pub async fn ensure() -> Result<()> {
+        if std::env::var("KUBECONFIG").is_ok_and(|path| !path.is_empty()) {
+            return Ok(());
+        }
+        let script = repository().join("tests/cluster/cluster");
+        let status = tokio::process::Command::new(script)
+            .arg("up")
+            .status()
+            .await;
+        let status = status.context("failed to run tests/cluster/cluster")?;
+        ensure!(
+            status.success(),
+            "no cluster: `tests/cluster/cluster up` failed; or set KUBECONFIG to another"
+        );
+        Ok(())
+    }
+
     /// The cluster of `KUBECONFIG`; if that is not set, the one `tests/cluster/cluster up` brought up.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -32,6 +33,9 @@ pub const PROTOCOLS: [&str; 6] = [
 
 /// Longest wait for the next thing a test expects.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Longest wait for a console to end.
+const WHOLE: Duration = Duration::from_mins(2);
 
 /// How a console is to be opened.
 #[derive(Clone, Debug)]
@@ -312,6 +316,21 @@ impl Console {
             .context("failed to send")
     }
 
+    /// Writes bytes as they are, frame header included; see [`frame`].
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send_raw(&mut self, bytes: Bytes) -> Result<()> {
+        let stream = self.socket.get_mut();
+        let write = async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        };
+        soon("bytes are sent", LIMIT, write)
+            .await?
+            .context("failed to send")
+    }
+
     /// Types: bytes for standard input.
     ///
     /// # Errors
@@ -400,31 +419,35 @@ impl Console {
     /// Reads standard output until it contains `part`; returns all of it.
     ///
     /// # Errors
-    /// When the console ends, or 20 s pass between two messages, before it does.
+    /// When the console ends or 20 s pass before it does.
     pub async fn until(&mut self, part: &str) -> Result<String> {
         let mut all = Vec::new();
-        loop {
-            match self
-                .event()
-                .await
-                .with_context(|| format!("waiting for {part:?} after {:?}", text(&all)))?
-            {
-                Event::Stdout(bytes) => all.extend(bytes),
-                Event::Connected | Event::Ping | Event::Pong(_) => continue,
-                other => bail!("{other:?} came instead of {part:?}, after {:?}", text(&all)),
+        let read = async {
+            loop {
+                match self.event().await? {
+                    Event::Stdout(bytes) => all.extend(bytes),
+                    Event::Connected | Event::Ping | Event::Pong(_) => continue,
+                    other => bail!("{other:?} came instead"),
+                }
+                let seen = text(&all);
+                if seen.contains(part) {
+                    return Ok(seen);
+                }
             }
-            let seen = text(&all);
-            if seen.contains(part) {
-                return Ok(seen);
-            }
-        }
+        };
+        let found = soon(&format!("{part:?}"), LIMIT, read).await.flatten();
+        found.with_context(|| format!("waiting for {part:?} after {:?}", text(&all)))
     }
 
     /// Reads until the console is over.
     ///
     /// # Errors
-    /// When nothing comes for 20 s, or data comes after the status.
-    pub async fn finish(mut self) -> Result<End> {
+    /// When nothing comes for 20 s, it lasts for more than two minutes, or data comes after the status.
+    pub async fn finish(self) -> Result<End> {
+        soon("the end of a console", WHOLE, Box::pin(self.read_to_end())).await?
+    }
+
+    async fn read_to_end(mut self) -> Result<End> {
         let mut end = End {
             stdout: Vec::new(),
             stderr: Vec::new(),

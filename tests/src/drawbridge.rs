@@ -8,23 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::runtime::conditions::is_crd_established;
-use kube::runtime::wait::await_condition;
+use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::install::{KUBELET_ACCOUNT, SYSTEM_NAMESPACE, install, install_kubelet_account};
 use crate::metrics::{Metrics, get};
 use crate::note;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::programs::{find, repository};
-use crate::wait::{soon, wait_for};
-
-/// Namespace of both programs' ServiceAccounts and of the operator's Lease, as in `deploy/`.
-pub const SYSTEM_NAMESPACE: &str = "drawbridge-system";
-/// Label of every namespace the tests make: what an interrupted run left is swept by the next.
-pub(crate) const TEST_LABEL: &str = "drawbridge.dev/end-to-end-test";
+use crate::programs::find;
+use crate::wait::wait_for;
 
 /// Longest time from start to ready. A process is ready in a fraction of a second; a Lease whose holder was killed is
 /// free after its duration.
@@ -51,7 +44,6 @@ pub struct Operator {
 }
 
 /// A running gateway.
-#[derive(Debug)]
 pub struct Gateway {
     /// The process.
     pub process: Process,
@@ -96,28 +88,18 @@ impl Drawbridge {
         let files = Files::new()?;
         let pki = Pki::write(&files.dir)?;
         for account in ["drawbridge-operator", "drawbridge-gateway"] {
-            let kubeconfig = files.dir.join(format!("{account}.kubeconfig"));
-            let token = [
-                "-n",
-                SYSTEM_NAMESPACE,
-                "create",
-                "token",
-                account,
-                "--duration=12h",
-            ];
-            let token = cluster
-                .kubectl
-                .ok(&token)
-                .await
-                .context("failed to get a token for a ServiceAccount of deploy/")?;
-            write_private(
-                &kubeconfig,
-                &cluster.kubeconfig_with_token(token.trim())?.to_string(),
-            )?;
+            files.kubeconfig(cluster, account).await?;
         }
         let addr = free_port()?;
         let operator = Operator::start(&files.dir, &pki, addr, &[])?;
-        let gateway = Gateway::start(&files.dir, &pki, "gateway", addr, &[])?;
+        let gateway = Gateway::start(
+            &files.dir,
+            &kubeconfig(&files.dir, "drawbridge-gateway"),
+            &pki,
+            "gateway",
+            addr,
+            &[],
+        )?;
         let started = Self {
             operator: Mutex::new(Arc::new(operator)),
             gateway: Mutex::new(Arc::new(gateway)),
@@ -174,30 +156,61 @@ impl Drawbridge {
     pub async fn restart_gateway(&self, flags: &[&str]) -> Result<Arc<Gateway>> {
         let last = self.gateway();
         ensure!(last.process.ended().is_some(), "the gateway still runs");
-        let gateway = Arc::new(Gateway::start(
+        let kubeconfig = kubeconfig(&self.files.dir, "drawbridge-gateway");
+        let gateway = Gateway::start(
             &self.files.dir,
+            &kubeconfig,
             &self.pki,
             "gateway",
             last.addr,
             flags,
-        )?);
+        )?;
+        let gateway = Arc::new(gateway);
         *lock(&self.gateway) = Arc::clone(&gateway);
         gateway.ready().await?;
         Ok(gateway)
     }
 
-    /// One more gateway beside the first, on an address of its own, with more flags; waits until it is ready.
+    /// One more gateway beside the first, on an address of its own, that goes straight to kubelets, with more flags;
+    /// waits until it is ready. It has an account of its own, so that the first has no more rights than it needs.
     ///
     /// # Errors
     /// When it does not get ready.
-    pub async fn another_gateway(&self, flags: &[&str]) -> Result<Gateway> {
-        let name = format!("gateway-{}", self.extra.fetch_add(1, Ordering::Relaxed) + 2);
-        let gateway = Gateway::start(&self.files.dir, &self.pki, &name, free_port()?, flags)?;
+    pub async fn kubelet_gateway(&self, cluster: &Cluster, flags: &[&str]) -> Result<Gateway> {
+        let number = self.extra.fetch_add(1, Ordering::Relaxed) + 2;
+        install_kubelet_account(cluster).await?;
+        let kubeconfig = self.files.kubeconfig(cluster, KUBELET_ACCOUNT).await?;
+        let flags: Vec<&str> = flags
+            .iter()
+            .copied()
+            .chain(["--upstream=kubelet"])
+            .collect();
+        let gateway = Gateway::start(
+            &self.files.dir,
+            &kubeconfig,
+            &self.pki,
+            &format!("gateway-{number}"),
+            free_port()?,
+            &flags,
+        )?;
         if let Err(error) = gateway.ready().await {
             self.keep_files();
             return Err(error);
         }
         Ok(gateway)
+    }
+
+    /// The token one of the programs runs with, by its ServiceAccount: what must not be in a log.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub fn token_of(&self, account: &str) -> Result<String> {
+        let config: Value =
+            serde_json::from_slice(&std::fs::read(kubeconfig(&self.files.dir, account))?)?;
+        let token = config
+            .pointer("/users/0/user/token")
+            .and_then(Value::as_str);
+        Ok(token.context("its kubeconfig holds a token")?.to_owned())
     }
 
     /// Keeps the logs when this is dropped, and returns where they are.
@@ -236,12 +249,18 @@ impl Operator {
     fn start(dir: &Path, pki: &Pki, gateway: SocketAddr, flags: &[&str]) -> Result<Self> {
         let admin = free_port()?;
         let mut args = vec![
-            format!("--admin-listen={admin}"),
+            format!("--admin-addr={admin}"),
             format!("--gateway-url=https://{gateway}"),
             format!("--gateway-ca-file={}", pki.ca.display()),
         ];
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let process = program(dir, "drawbridge-operator", "operator", &args)?;
+        add(&mut args, flags);
+        let process = program(
+            dir,
+            "drawbridge-operator",
+            "operator",
+            &kubeconfig(dir, "drawbridge-operator"),
+            &args,
+        )?;
         Ok(Self { process, admin })
     }
 
@@ -263,16 +282,26 @@ impl Operator {
 }
 
 impl Gateway {
-    fn start(dir: &Path, pki: &Pki, name: &str, addr: SocketAddr, flags: &[&str]) -> Result<Self> {
+    fn start(
+        dir: &Path,
+        kubeconfig: &Path,
+        pki: &Pki,
+        name: &str,
+        addr: SocketAddr,
+        flags: &[&str],
+    ) -> Result<Self> {
         let admin = free_port()?;
         let mut args = vec![
             format!("--listen={addr}"),
             format!("--admin-listen={admin}"),
-            format!("--tls-cert-file={}", pki.cert.display()),
-            format!("--tls-key-file={}", pki.key.display()),
+            format!("--tls-cert={}", pki.cert.display()),
+            format!("--tls-key={}", pki.key.display()),
+            // Nobody is to be warned when a test has ended.
+            "--drain-pause=0s".to_owned(),
+            "--drain=1s".to_owned(),
         ];
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let process = program(dir, "drawbridge-gateway", name, &args)?;
+        add(&mut args, flags);
+        let process = program(dir, "drawbridge-gateway", name, kubeconfig, &args)?;
         Ok(Self {
             process,
             addr,
@@ -309,8 +338,26 @@ impl Gateway {
     }
 }
 
-fn program(dir: &Path, binary: &str, name: &str, args: &[String]) -> Result<Process> {
-    let kubeconfig = dir.join(format!("{binary}.kubeconfig"));
+/// Adds flags (`--name=value`) in place of those of the same name.
+fn add(args: &mut Vec<String>, flags: &[&str]) {
+    for flag in flags {
+        let name = flag.split('=').next();
+        args.retain(|have| have.split('=').next() != name);
+        args.push((*flag).to_owned());
+    }
+}
+
+fn kubeconfig(dir: &Path, account: &str) -> PathBuf {
+    dir.join(format!("{account}.kubeconfig"))
+}
+
+fn program(
+    dir: &Path,
+    binary: &str,
+    name: &str,
+    kubeconfig: &Path,
+    args: &[String],
+) -> Result<Process> {
     let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
     let filter = std::env::var("DRAWBRIDGE_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
     let env = [
@@ -340,50 +387,6 @@ async fn ready(process: &Process, admin: SocketAddr) -> Result<()> {
     let readyz = readyz.await.with_context(|| process.log_tail(40));
     process.must_run()?;
     readyz
-}
-
-/// What this repository installs: the CustomResourceDefinitions, then everything of `deploy/`.
-async fn install(cluster: &Cluster) -> Result<()> {
-    for dir in ["crds/yaml", "deploy"] {
-        let dir = repository().join(dir);
-        let path = dir.to_str().context("a path in UTF-8")?;
-        cluster
-            .kubectl
-            .ok(&["apply", "--server-side", "--force-conflicts", "-f", path])
-            .await?;
-    }
-    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-    let established = await_condition(
-        definitions,
-        "consolesessions.drawbridge.dev",
-        is_crd_established(),
-    );
-    soon("the API server serves ConsoleSessions", READY, established).await??;
-    // Left by a run that was interrupted: its namespaces, and a Lease whose holder is gone.
-    let selector = format!("{TEST_LABEL}=true");
-    cluster
-        .kubectl
-        .ok(&[
-            "delete",
-            "namespaces",
-            "-l",
-            &selector,
-            "--wait=false",
-            "--ignore-not-found",
-        ])
-        .await?;
-    cluster
-        .kubectl
-        .ok(&[
-            "-n",
-            SYSTEM_NAMESPACE,
-            "delete",
-            "leases",
-            "--all",
-            "--ignore-not-found",
-        ])
-        .await?;
-    Ok(())
 }
 
 /// Waits until no other process of this machine tests.
@@ -424,6 +427,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Files {
+    /// Writes a kubeconfig with a token of a ServiceAccount in [`SYSTEM_NAMESPACE`].
+    async fn kubeconfig(&self, cluster: &Cluster, account: &str) -> Result<PathBuf> {
+        let path = kubeconfig(&self.dir, account);
+        let args = [
+            "-n",
+            SYSTEM_NAMESPACE,
+            "create",
+            "token",
+            account,
+            "--duration=12h",
+        ];
+        let token = cluster
+            .kubectl
+            .ok(&args)
+            .await
+            .context("failed to get a token for a ServiceAccount of deploy/")?;
+        write_private(
+            &path,
+            &cluster.kubeconfig_with_token(token.trim())?.to_string(),
+        )?;
+        Ok(path)
+    }
+
     fn new() -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("drawbridge-tests-")

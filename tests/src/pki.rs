@@ -1,17 +1,20 @@
 //! A certificate authority and a gateway certificate for loopback, for the length of a run.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Where the PEM files are.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pki {
     /// The authority's certificate: what clients trust, and what goes into the users' kubeconfigs.
     pub ca: PathBuf,
@@ -19,6 +22,7 @@ pub struct Pki {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    authority: Arc<CertifiedIssuer<'static, KeyPair>>,
 }
 
 impl Pki {
@@ -33,18 +37,50 @@ impl Pki {
             .distinguished_name
             .push(DnType::CommonName, "drawbridge-tests");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let cert = CertificateParams::new(names)?.signed_by(&key, &authority)?;
         let pki = Self {
             ca: dir.join("ca.pem"),
             cert: dir.join("tls.crt"),
             key: dir.join("tls.key"),
+            authority: Arc::new(authority),
         };
-        fs::write(&pki.ca, authority.pem())?;
-        fs::write(&pki.cert, cert.pem())?;
-        fs::write(&pki.key, key.serialize_pem())?;
+        fs::write(&pki.ca, pki.authority.pem())?;
+        pki.renew()?;
         Ok(pki)
+    }
+
+    /// Replaces the gateway's certificate and key by new ones of the same authority.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn renew(&self) -> Result<()> {
+        let key = KeyPair::generate()?;
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let cert = CertificateParams::new(names)?.signed_by(&key, &self.authority)?;
+        for (path, text) in [(&self.cert, cert.pem()), (&self.key, key.serialize_pem())] {
+            // As a Secret's volume does: never half a file.
+            let new = path.with_extension("new");
+            fs::write(&new, text)?;
+            fs::rename(&new, path)?;
+        }
+        Ok(())
+    }
+
+    /// The certificate a server shows now, as DER.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or shows one of another authority.
+    pub async fn shown_by(&self, addr: SocketAddr) -> Result<Vec<u8>> {
+        let stream = TcpStream::connect(addr).await?;
+        let name = ServerName::try_from("localhost")?;
+        let stream = TlsConnector::from(self.client(&[])?)
+            .connect(name, stream)
+            .await?;
+        let shown = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
+        Ok(shown.context("a TLS server shows a certificate")?.to_vec())
     }
 
     /// A TLS client that trusts this authority alone and offers `alpn`.

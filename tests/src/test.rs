@@ -19,7 +19,8 @@ use tempfile::TempDir;
 use tokio::sync::RwLock;
 
 use crate::cluster::Cluster;
-use crate::drawbridge::{Drawbridge, Gateway, TEST_LABEL, write_private};
+use crate::drawbridge::{Drawbridge, Gateway, write_private};
+use crate::install::TEST_LABEL;
 use crate::note;
 use crate::session::Session;
 use crate::wait::{soon, wait_for};
@@ -362,8 +363,8 @@ impl Test {
     async fn show(&self) {
         let kubectl = &self.cluster.kubectl;
         for args in [
-            &["get", "cs,pods,secrets,roles,rolebindings", "-o", "wide"][..],
-            &["describe", "cs"],
+            &["get", "cons,pods,secrets,roles,rolebindings", "-o", "wide"][..],
+            &["describe", "cons"],
             &["get", "events", "--sort-by=.lastTimestamp"],
         ] {
             let mut all = vec!["-n", &self.namespace];
@@ -390,7 +391,7 @@ impl Test {
     }
 
     /// Deletes the namespace. Its sessions go first and while the operator runs, which alone can release them.
-    async fn clean_up(&self) {
+    pub async fn clean_up(&self) {
         if std::env::var_os("DRAWBRIDGE_KEEP").is_some() {
             note(format!("namespace {} is kept", self.namespace));
             return;

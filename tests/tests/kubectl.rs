@@ -1,0 +1,334 @@
+//! Real kubectl, unmodified, with the kubeconfig from the Secret and nothing else.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use drawbridge_tests::{Terminal, Test, contains, run};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// Longest a refusal may take: "at once", with kubectl's own start and its second attempt over SPDY.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Longest a transfer may take. A hundredth of it is common.
+const TRANSFER: Duration = Duration::from_mins(4);
+
+/// A shell on a terminal, at its prompt.
+async fn shell(test: &Test, rows: u16, columns: u16) -> Result<Terminal> {
+    test.pod("web").await?;
+    let session = test.session("web", json!({})).await?;
+    let kubectl = session.kubectl(&test.cluster)?;
+    let mut terminal =
+        Terminal::start(&kubectl, &["exec", "-it", "web", "--", "sh"], rows, columns)?;
+    terminal.shows(" # ").await?;
+    Ok(terminal)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_on_a_terminal_types_interrupts_resizes_and_speaks_utf8() {
+    run(async |test| {
+        let mut terminal = shell(test, 24, 80).await?;
+        terminal.type_text("echo si''ze $(stty size)\n").await?;
+        terminal.shows("size 24 80").await?;
+
+        // What answers is in the foreground: an interrupt ends it, and not the shell between two programs.
+        terminal.type_text("sed s/xx/nn/\nruxxing\n").await?;
+        terminal.shows("running").await?;
+        terminal.type_text("\x03").await?;
+        terminal.type_text("echo co''de $?\n").await?;
+        terminal.shows("code 130").await?;
+
+        terminal.resize(40, 100)?;
+        // The new size arrives when it arrives; the shell waits for it.
+        terminal
+            .type_text(
+                "until [ \"$(stty size)\" = '40 100' ]; do :; done; echo si''ze $(stty size)\n",
+            )
+            .await?;
+        terminal.shows("size 40 100").await?;
+
+        terminal.type_text("cat\n").await?;
+        terminal.type_text("grüße 日本 🚪\n").await?;
+        terminal
+            .until("what was typed, and what cat made of it", |screen| {
+                screen.matches("grüße 日本 🚪").count() == 2
+            })
+            .await?;
+        terminal.type_text("\x04").await?;
+
+        terminal.type_text("exit 3\n").await?;
+        let status = terminal.exit(Duration::from_secs(10)).await?;
+        ensure!(status.code() == Some(3), "{status}");
+        contains(&terminal.screen(), "command terminated with exit code 3")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vi_writes_the_file_and_leaves_the_screen_clean() {
+    run(async |test| {
+        let mut terminal = shell(test, 24, 80).await?;
+        terminal.type_text("echo bef''ore\n").await?;
+        terminal.shows("before").await?;
+        terminal.type_text("vi /tmp/note\n").await?;
+        terminal
+            .until("vi's empty lines", |screen| {
+                screen.matches("\n~").count() > 10
+            })
+            .await?;
+        terminal.type_text("iup the draw\x1b").await?;
+        terminal.type_text("abridge\x1b").await?;
+        terminal.shows("up the drawbridge").await?;
+        terminal.type_text(":wq\r").await?;
+        terminal
+            .until("the screen as it was before vi", |screen| {
+                screen.contains("before") && !screen.contains("\n~")
+            })
+            .await?;
+        ensure!(
+            !terminal.alternate(),
+            "the alternate screen was left behind"
+        );
+        terminal.type_text("cat /tmp/note; echo res''t\n").await?;
+        terminal
+            .until("the file", |screen| {
+                screen.contains("up the drawbridge\n") && screen.contains("rest")
+            })
+            .await?;
+        terminal.type_text("exit\n").await?;
+        let status = terminal.exit(Duration::from_secs(10)).await?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_and_both_outputs_arrive_as_they_are() {
+    run(async |test| {
+        test.pod("web").await?;
+        let kubectl = test
+            .session("web", json!({}))
+            .await?
+            .kubectl(&test.cluster)?;
+        let output = kubectl
+            .run(&["exec", "web", "--", "sh", "-c", "exit 42"])
+            .await?;
+        ensure!(output.code == Some(42), "{output:?}");
+        contains(&output.stderr, "command terminated with exit code 42")?;
+        let output = kubectl
+            .run(&[
+                "exec",
+                "web",
+                "--",
+                "sh",
+                "-c",
+                "echo out; echo err >&2; printf last",
+            ])
+            .await?;
+        ensure!(
+            output.code == Some(0) && output.out() == "out\nlast" && output.stderr == "err\n",
+            "{output:?}"
+        );
+        let output = kubectl
+            .run(&[
+                "exec", "web", "-c", "main", "--", "printf", "%s|", "a b", "c;d", "é", "", "*",
+            ])
+            .await?;
+        ensure!(
+            output.out() == "a b|c;d|é||*|",
+            "argv arrives item by item: {output:?}"
+        );
+        let output = kubectl
+            .run(&["exec", "web", "--", "no-such-program"])
+            .await?;
+        ensure!(output.code.is_some_and(|code| code != 0), "{output:?}");
+        contains(&output.stderr, "no-such-program")?;
+        contains(
+            &kubectl.ok(&["get", "pod", "web", "-o", "yaml"]).await?,
+            "phase: Running",
+        )
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_megabytes_arrive_with_the_same_sha256() {
+    run(async |test| {
+        test.pod("web").await?;
+        let kubectl = test
+            .session("web", json!({}))
+            .await?
+            .kubectl(&test.cluster)?;
+        let make = "head -c 200000000 /dev/urandom >/tmp/big && sha256sum </tmp/big";
+        let sum = kubectl
+            .run_with(&["exec", "web", "--", "sh", "-c", make], None, TRANSFER)
+            .await?
+            .ok(&["make"])?;
+        let output = kubectl
+            .run_with(&["exec", "web", "--", "cat", "/tmp/big"], None, TRANSFER)
+            .await?;
+        ensure!(
+            output.code == Some(0),
+            "{:?} {}",
+            output.code,
+            output.stderr
+        );
+        ensure!(
+            output.stdout.len() == 200_000_000,
+            "{} bytes",
+            output.stdout.len()
+        );
+        contains(&sum, &hex(&Sha256::digest(&output.stdout)))
+    })
+    .await;
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}"); // writing to a String cannot fail
+        out
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cp_copies_a_tree_from_the_pod() {
+    run(async |test| {
+        test.pod("web").await?;
+        let kubectl = test.session("web", json!({})).await?.kubectl(&test.cluster)?;
+        let make = "mkdir -p /tmp/tree/sub && echo one >/tmp/tree/one && head -c 3000000 /dev/urandom >/tmp/tree/sub/big && \
+                    sha256sum </tmp/tree/sub/big";
+        let sum = kubectl.ok(&["exec", "web", "--", "sh", "-c", make]).await?;
+        let copy = test.file("copy");
+        let target = copy.to_str().context("a path in UTF-8")?;
+        kubectl.ok(&["cp", "web:/tmp/tree", target]).await?;
+        ensure!(std::fs::read(copy.join("one"))? == b"one\n");
+        contains(&sum, &hex(&Sha256::digest(std::fs::read(copy.join("sub/big"))?)))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_reaches_the_containers_own_process() {
+    run(async |test| {
+        test.pod_with(
+            "console",
+            json!({"command": ["sh"], "stdin": true, "tty": true}),
+        )
+        .await?;
+        let kubectl = test
+            .session("console", json!({"mode": "Attach"}))
+            .await?
+            .kubectl(&test.cluster)?;
+        let mut terminal = Terminal::start(&kubectl, &["attach", "-it", "console"], 30, 90)?;
+        terminal.type_text("\n").await?;
+        terminal.shows(" # ").await?;
+        terminal
+            .type_text("until [ \"$(stty size)\" = '30 90' ]; do :; done; echo pro''cess $$\n")
+            .await?;
+        terminal.shows("process 1").await?;
+        drop(terminal);
+        let refused = kubectl.run(&["exec", "console", "--", "true"]).await?;
+        ensure!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+        contains(&refused.stderr, "this session allows attach, not exec")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stdin_with_an_end_works_where_the_cluster_can_do_it_and_is_refused_at_once_where_it_cannot()
+ {
+    run(async |test| {
+        test.pod("web").await?;
+        let kubectl = test
+            .session("web", json!({}))
+            .await?
+            .kubectl(&test.cluster)?;
+        let file = test.file("upload");
+        let bytes: Vec<u8> = (0..3_000_000_u32)
+            .map(|n| u8::try_from(n * 7 % 251).unwrap_or(0))
+            .collect();
+        std::fs::write(&file, &bytes)?;
+        let path = file.to_str().context("a path in UTF-8")?;
+        let exec = kubectl
+            .run_with(
+                &["exec", "-i", "web", "--", "sha256sum"],
+                Some(&bytes),
+                TRANSFER,
+            )
+            .await?;
+        let cp = kubectl
+            .run_with(&["cp", path, "web:/tmp/upload"], None, TRANSFER)
+            .await?;
+        let sum = hex(&Sha256::digest(&bytes));
+        if test.cluster.has_v5() {
+            contains(&exec.ok(&["exec", "-i"])?, &sum)?;
+            cp.ok(&["cp"])?;
+            return contains(
+                &kubectl
+                    .ok(&["exec", "web", "--", "sha256sum", "/tmp/upload"])
+                    .await?,
+                &sum,
+            );
+        }
+        for output in [exec, cp] {
+            ensure!(output.code.is_some_and(|code| code != 0), "{output:?}");
+            ensure!(output.took < AT_ONCE, "it took {:?}", output.took);
+            contains(&output.stderr, "reads stdin to its end")?;
+            contains(&output.stderr, "Kubernetes 1.30 or newer")?;
+        }
+        let nothing = kubectl
+            .run(&["exec", "web", "--", "test", "-e", "/tmp/upload"])
+            .await?;
+        ensure!(nothing.code == Some(1), "no half of a file: {nothing:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_the_person_in_words() {
+    run(async |test| {
+        test.pod("web").await?;
+        test.pod("db").await?;
+        let session = test
+            .session("web", json!({"command": ["cat", "/etc/hostname"]}))
+            .await?;
+        let kubectl = session.kubectl(&test.cluster)?;
+        ensure!(
+            kubectl
+                .ok(&["exec", "web", "--", "cat", "/etc/hostname"])
+                .await?
+                == "web\n"
+        );
+        for (args, says) in [
+            (
+                &["exec", "web", "--", "sh"][..],
+                "this session allows one command only",
+            ),
+            (
+                &["exec", "db", "--", "cat", "/etc/hostname"],
+                "this session is for pod \"web\", not \"db\"",
+            ),
+            (&["get", "pods"], "this is a console gateway"),
+            (&["logs", "web"], "this is a console gateway"),
+        ] {
+            let output = kubectl.run(args).await?;
+            ensure!(
+                output.code.is_some_and(|code| code != 0) && output.took < AT_ONCE,
+                "{args:?}: {output:?}"
+            );
+            contains(&output.stderr.to_lowercase(), &says.to_lowercase())
+                .with_context(|| format!("{args:?}"))?;
+        }
+        test.revoke(&session.name).await?;
+        test.phase(&session.name, drawbridge_crds::v1alpha1::Phase::Revoked)
+            .await?;
+        let output = kubectl
+            .run(&["exec", "web", "--", "cat", "/etc/hostname"])
+            .await?;
+        ensure!(output.code.is_some_and(|code| code != 0), "{output:?}");
+        Ok(())
+    })
+    .await;
+}
