@@ -226,7 +226,21 @@ pub fn error_policy(session: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Acti
     let failures = failures.entry(uid).or_default();
     let pause = pause(*failures, RandomState::new().build_hasher().finish());
     *failures = failures.saturating_add(1);
-    Action::requeue(pause)
+    let ends = session
+        .0
+        .as_ref()
+        .ok()
+        .and_then(|session| session.status.as_ref()?.expires_at.clone());
+    Action::requeue(before(pause, ends.map(|at| at.0), Timestamp::now()))
+}
+
+/// The pause, cut short if access ends meanwhile: a repair that fails must not delay the end.
+fn before(pause: Duration, ends: Option<Timestamp>, now: Timestamp) -> Duration {
+    let left = ends.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+    match left {
+        Some(left) if !left.is_zero() => pause.min(left),
+        _ => pause, // over, or not begun
+    }
 }
 
 /// The pause after `failures` earlier ones, made up to a quarter longer by `random`.

@@ -472,3 +472,23 @@ fn pauses_grow_to_a_bound_and_differ() {
     }
     assert_ne!(pause(5, 1), pause(5, 2));
 }
+
+#[test]
+fn a_pause_does_not_outlast_the_grant() {
+    let now = Timestamp::from_second(1000).expect("in range");
+    let minute = Duration::from_mins(1);
+    for (ends, pause) in [
+        (None, 60),
+        (Some(999), 60),
+        (Some(1000), 60),
+        (Some(1007), 7),
+        (Some(2000), 60),
+    ] {
+        let ends = ends.map(|second| Timestamp::from_second(second).expect("in range"));
+        assert_eq!(
+            before(minute, ends, now),
+            Duration::from_secs(pause),
+            "{ends:?}"
+        );
+    }
+}
