@@ -31,17 +31,17 @@ deny:
 
 # Write the generated YAML anew.
 generate:
-    cargo run --quiet --package drawbridge-crds --bin crdgen > crds/yaml/consolesession.yaml
+    cargo run --quiet --package drawbridge-crds --features crdgen --bin crdgen > crds/yaml/consolesession.yaml
 
 # Build every fuzz target and run each for some seconds. Needs a nightly toolchain and cargo-fuzz.
 fuzz seconds=fuzz_seconds:
     #!/usr/bin/env bash
     set -euo pipefail
-    cd protocol
+    cd protocol/fuzz
     cargo +nightly fuzz build
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target for {{ seconds }} s"
-        cargo +nightly fuzz run "$target" -- -max_total_time={{ seconds }} -verbosity=0 -print_final_stats=1
+        cargo +nightly fuzz run "$target" -- -max_total_time={{ seconds }} -rss_limit_mb=1024 -malloc_limit_mb=64 -verbosity=0
     done
 
 # A real Kubernetes on this machine (root, Debian 12); see tests/cluster/README.md.
@@ -63,9 +63,23 @@ cluster-kubeconfig:
 # The end-to-end tests, against $KUBECONFIG or the local cluster (`just cluster-up`).
 e2e *filter:
     tests/clients/setup
-    cargo build --release --package drawbridge-operator --package drawbridge-gateway
     cargo test --package drawbridge-tests --features cluster --no-fail-fast -- {{ filter }} --nocapture
 
 # A shell in a pod through the gateway; brings the local cluster up unless KUBECONFIG is set.
 demo *args:
     cargo demo {{ args }}
+
+_bench-programs:
+    cargo build --release --package drawbridge-gateway --package drawbridge-bench
+
+# The gateway beside haproxy and kubectl proxy; writes the table of docs/performance.md. Up to 15 minutes.
+bench *args: _bench-programs
+    target/release/drawbridge-bench run --docs docs/performance.md {{ args }}
+
+# The same with small numbers: shows that it works, measures nothing.
+bench-smoke: _bench-programs
+    target/release/drawbridge-bench run --quick
+
+# A real cluster, straight and through the gateway: kubeconfigs for either way, and a pod.
+bench-real direct session pod: _bench-programs
+    target/release/drawbridge-bench real --direct {{ direct }} --session {{ session }} --pod {{ pod }} --docs docs/performance.md
