@@ -137,6 +137,13 @@ async fn when_the_api_server_restarts_both_recover_by_themselves() {
             ensure!(end.close != Some(1000), "kubectl would exit 0: {end:?}");
         }
         let begin = Instant::now();
+        // A leader that could not renew its Lease for its duration ends itself, and its Deployment starts the next;
+        // there is none here.
+        if operator.process.ended().is_some() {
+            contains(&operator.process.log_tail(60), "the lease was lost")?;
+            note("the operator gave up its Lease and ended, as it must; another is started");
+            test.drawbridge.restart_operator(&[]).await?;
+        }
         let old = wait_for("the old session works again", LIMIT, async || {
             Ok(Some(shell(test, &session).await?))
         });
@@ -164,7 +171,6 @@ async fn when_the_api_server_restarts_both_recover_by_themselves() {
             "revocation after an API server's restart",
             Duration::from_secs(1),
         );
-        operator.process.must_run()?;
         gateway.process.must_run()
     })
     .await;

@@ -31,7 +31,9 @@ async fn a_shell_on_a_terminal_types_interrupts_resizes_and_speaks_utf8() {
         terminal.shows("size 24 80").await?;
 
         // What answers is in the foreground: an interrupt ends it, and not the shell between two programs.
-        terminal.type_text("sed s/xx/nn/\nruxxing\n").await?;
+        terminal.type_text("echo wai''ting; sed s/xx/nn/\n").await?;
+        terminal.shows("waiting").await?;
+        terminal.type_text("ruxxing\n").await?;
         terminal.shows("running").await?;
         terminal.type_text("\x03").await?;
         terminal.type_text("echo co''de $?\n").await?;
@@ -46,7 +48,8 @@ async fn a_shell_on_a_terminal_types_interrupts_resizes_and_speaks_utf8() {
             .await?;
         terminal.shows("size 40 100").await?;
 
-        terminal.type_text("cat\n").await?;
+        terminal.type_text("echo lis''tening; cat\n").await?;
+        terminal.shows("listening").await?;
         terminal.type_text("grüße 日本 🚪\n").await?;
         terminal
             .until("what was typed, and what cat made of it", |screen| {
@@ -72,16 +75,22 @@ async fn vi_writes_the_file_and_leaves_the_screen_clean() {
         terminal.type_text("vi /tmp/note\n").await?;
         terminal
             .until("vi's empty lines", |screen| {
-                screen.matches("\n~").count() > 10
+                screen.matches("\n~\n").count() > 5
             })
             .await?;
-        terminal.type_text("iup the draw\x1b").await?;
-        terminal.type_text("abridge\x1b").await?;
+        // At a person's pace: vi takes an Escape and a key right behind it for one key.
+        terminal.type_text("iup the drawbridge").await?;
         terminal.shows("up the drawbridge").await?;
+        terminal.type_text("\x1b").await?;
+        terminal
+            .until("vi in command mode", |screen| {
+                screen.contains("\n- /tmp/note")
+            })
+            .await?;
         terminal.type_text(":wq\r").await?;
         terminal
             .until("the screen as it was before vi", |screen| {
-                screen.contains("before") && !screen.contains("\n~")
+                screen.contains("before") && !screen.contains("\n~\n")
             })
             .await?;
         ensure!(

@@ -127,7 +127,11 @@ async fn terminal(gateway: &Gateway, session: &Session, protocol: &str) -> Resul
         .await?;
     console.until("size 33 66").await?;
     // What answers is in the foreground: an interrupt ends it, and not the shell between two programs.
-    console.stdin("sed s/xx/ß/\ngrüxxe\n".as_bytes()).await?;
+    console
+        .stdin("echo wai''ting; sed s/xx/ß/\n".as_bytes())
+        .await?;
+    console.until("waiting").await?;
+    console.stdin("grüxxe\n".as_bytes()).await?;
     console.until("grüße").await?;
     console.stdin(b"\x03").await?;
     console.stdin(b"exit 7\n").await?;
