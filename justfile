@@ -74,12 +74,12 @@ _bench-programs:
 
 # The gateway beside haproxy and kubectl proxy; writes the table of docs/performance.md. Up to 15 minutes.
 bench *args: _bench-programs
-    target/release/drawbridge-bench run --docs docs/performance.md {{ args }}
+    cargo run --quiet --release --package drawbridge-bench -- run --docs docs/performance.md {{ args }}
 
 # The same with small numbers: shows that it works, measures nothing.
 bench-smoke: _bench-programs
-    target/release/drawbridge-bench run --quick
+    cargo run --quiet --release --package drawbridge-bench -- run --quick
 
 # A real cluster, straight and through the gateway: kubeconfigs for either way, and a pod.
 bench-real direct session pod: _bench-programs
-    target/release/drawbridge-bench real --direct {{ direct }} --session {{ session }} --pod {{ pod }} --docs docs/performance.md
+    cargo run --quiet --release --package drawbridge-bench -- real --direct {{ direct }} --session {{ session }} --pod {{ pod }} --docs docs/performance.md
