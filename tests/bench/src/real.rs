@@ -16,6 +16,7 @@ use crate::{
     client::{Endpoint, KEYSTROKES, OUTPUT, drain, type_byte},
     load::{Figures, figures, float, quantile},
     run::{Machine, median, replace_between, spread},
+    server::CHUNK,
     ws::BINARY,
 };
 use kubeconfig::Access;
@@ -34,10 +35,10 @@ pub(crate) struct Args {
     /// Kubeconfig of a session for the same pod, at the gateway: the one in the session's Secret.
     #[arg(long)]
     session: PathBuf,
-    /// Namespace of the pod.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// A running pod with `sh`, `stty`, `dd`, `head` and `true`.
+    /// Namespace of the pod. Default: that of the session's kubeconfig.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// A running pod with `sh`, `stty`, `dd` and `true`.
     #[arg(long)]
     pod: String,
     /// Its container. Default: its only one.
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     /// Keystrokes per round.
     #[arg(long, default_value_t = 2000)]
     keystrokes: usize,
-    /// Bytes of output per round.
+    /// Bytes of output per round, rounded up to 32 KiB.
     #[arg(long, default_value_t = 128 << 20)]
     bytes: usize,
     /// Execs of `true` per round.
@@ -81,11 +82,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         connects,
         docs,
     } = args;
-    let pod = Pod {
-        namespace,
-        name: pod,
-        container,
-    };
     let mut ways = [
         Way {
             name: "direct",
@@ -98,6 +94,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             rounds: Vec::new(),
         },
     ];
+    let namespace = namespace
+        .or_else(|| ways[1].access.namespace.clone())
+        .context("no namespace: the session's kubeconfig names none, so --namespace must")?;
+    let pod = Pod {
+        namespace,
+        name: pod,
+        container,
+    };
     let machine = Machine::look(&[]).await?;
     let version = ways[0].access.get("/version").await?;
     let version = version["gitVersion"]
@@ -214,7 +218,10 @@ async fn typing(access: &Access, pod: &Pod, keystrokes: usize) -> anyhow::Result
 
 /// Megabytes per second of output, from the word to begin until the status.
 async fn bulk(access: &Access, pod: &Pod, bytes: usize) -> anyhow::Result<f64> {
-    let script = format!("read go; exec head -c {bytes} /dev/zero");
+    let blocks = bytes.div_ceil(CHUNK);
+    let bytes = blocks * CHUNK;
+    // Not `head -c`: busybox copies with it byte by byte, and the pod would be what is measured.
+    let script = format!("read go; exec dd if=/dev/zero bs={CHUNK} count={blocks} 2>/dev/null");
     let mut socket = access
         .open(&pod.exec(&script, &["stdin", "stdout"]), OUTPUT)
         .await?;

@@ -18,6 +18,8 @@ use crate::{net::client_tls, ws::Socket};
 pub(super) struct Access {
     endpoint: Endpoint,
     token: Option<String>,
+    /// The context's namespace.
+    pub(super) namespace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +41,7 @@ struct NamedContext {
 struct ContextRefs {
     cluster: String,
     user: String,
+    namespace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +164,11 @@ impl Access {
             tls,
             protocol: "v4.channel.k8s.io",
         };
-        Ok(Self { endpoint, token })
+        Ok(Self {
+            endpoint,
+            token,
+            namespace: context.namespace,
+        })
     }
 
     pub(super) async fn open(&self, path: &str, size: usize) -> anyhow::Result<Socket> {
