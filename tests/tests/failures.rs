@@ -140,7 +140,7 @@ async fn when_the_api_server_restarts_both_recover_by_themselves() {
         // A leader that could not renew its Lease for its duration ends itself, and its Deployment starts the next;
         // there is none here.
         if operator.process.ended().is_some() {
-            contains(&operator.process.log_tail(60), "the lease was lost")?;
+            contains(&operator.process.log()?, "the lease was lost")?;
             note("the operator gave up its Lease and ended, as it must; another is started");
             test.drawbridge.restart_operator(&[]).await?;
         }

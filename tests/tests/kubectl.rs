@@ -31,11 +31,17 @@ async fn a_shell_on_a_terminal_types_interrupts_resizes_and_speaks_utf8() {
         terminal.shows("size 24 80").await?;
 
         // What answers is in the foreground: an interrupt ends it, and not the shell between two programs.
-        terminal.type_text("echo wai''ting; sed s/xx/nn/\n").await?;
+        terminal
+            .type_text("echo wai''ting; awk '{print \"ru\" $0 \"ing\"}'\n")
+            .await?;
         terminal.shows("waiting").await?;
-        terminal.type_text("ruxxing\n").await?;
+        terminal.type_text("nn\n").await?;
         terminal.shows("running").await?;
         terminal.type_text("\x03").await?;
+        // The shell drops what is typed before it is back.
+        terminal
+            .until("the prompt", |screen| screen.trim_end().ends_with('#'))
+            .await?;
         terminal.type_text("echo co''de $?\n").await?;
         terminal.shows("code 130").await?;
 
