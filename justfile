@@ -41,7 +41,7 @@ fuzz seconds=fuzz_seconds:
     cargo +nightly fuzz build
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target for {{ seconds }} s"
-        cargo +nightly fuzz run "$target" -- -max_total_time={{ seconds }} -rss_limit_mb=1024 -malloc_limit_mb=64 -verbosity=0
+        cargo +nightly fuzz run "$target" -- -max_total_time={{ seconds }} -rss_limit_mb=1024 -malloc_limit_mb=64 -verbosity=0 -print_funcs=0
     done
 
 # A real Kubernetes on this machine (root, Debian 12); see tests/cluster/README.md.
