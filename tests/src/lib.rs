@@ -13,6 +13,19 @@
 //!           └── Connection  bytes over TLS, for what no honest client sends
 //! ```
 //!
+//! `cargo test -p drawbridge-tests --features cluster` runs all of it. What can be set in the environment:
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `KUBECONFIG` | a cluster where you are administrator | the one of `tests/cluster/cluster up` |
+//! | `KUBECTL` | kubectl 1.30 or newer | the cluster's own, else the one on `PATH` |
+//! | `DRAWBRIDGE_BIN_DIR` | where the operator and the gateway are | built by cargo, beside the test |
+//! | `DRAWBRIDGE_TEST_IMAGE` | an image with a busybox | the cluster's own, else `busybox:1.37` |
+//! | `DRAWBRIDGE_AUDIT_LOG` | the API server's audit log, as a file | the cluster's own, else none |
+//! | `DRAWBRIDGE_SKIP` | `audit-log`, `restart`, `kubelet`: what may be skipped where the cluster lacks it | nothing |
+//! | `DRAWBRIDGE_TEST_LOG` | what the operator and the gateway log | `info` |
+//! | `DRAWBRIDGE_KEEP` | if set, namespaces and logs are kept | logs of failed tests are |
+//!
 //! Nothing here uses the product's own wire code: a fault there must not hide itself.
 
 mod audit;

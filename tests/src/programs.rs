@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::note;
+
 /// The repository this crate was built in.
 pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -59,6 +61,9 @@ fn directory() -> Result<PathBuf> {
             .context("a profile lies in a target directory")?
             .as_os_str(),
     ]);
+    if !dir.join("drawbridge-gateway").is_file() {
+        note("building the operator and the gateway, which takes some minutes");
+    }
     let status = build.status().context("failed to run cargo")?;
     ensure!(
         status.success(),
