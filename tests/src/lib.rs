@@ -34,6 +34,7 @@ mod cluster;
 mod connection;
 mod console;
 mod drawbridge;
+mod end;
 mod install;
 mod kubectl;
 mod metrics;
@@ -44,14 +45,16 @@ mod session;
 mod terminal;
 mod test;
 mod timings;
+mod untouched;
 mod wait;
 
 pub use audit::{Audit, Mark, Seen};
 pub use checks::{contains, text};
 pub use cluster::{Cluster, Needs};
 pub use connection::{Answer, Connection, Request};
-pub use console::{Console, End, Event, Opening, PROTOCOLS, Refused, frame};
+pub use console::{Console, Event, Opening, PROTOCOLS, Refused, frame};
 pub use drawbridge::{Drawbridge, Gateway, Operator};
+pub use end::End;
 pub use install::SYSTEM_NAMESPACE;
 pub use kubectl::{Kubectl, Output};
 pub use metrics::Metrics;
@@ -61,6 +64,7 @@ pub use session::Session;
 pub use terminal::Terminal;
 pub use test::{Test, run, run_alone};
 pub use timings::Timings;
+pub use untouched::{Nothing, run_counted};
 pub use wait::{soon, wait_for};
 
 /// Tells the person running the tests something, past libtest's capture of the output of tests that pass.
