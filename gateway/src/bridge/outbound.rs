@@ -36,9 +36,10 @@ impl Outbound {
         }
     }
 
-    /// Whether the peer took everything.
+    /// Whether the peer's socket took everything. A TLS stream that could not flush has not: it takes what it is given
+    /// into a buffer of its own.
     pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && !self.dirty
     }
 
     /// Writes `bytes` behind what is waiting.

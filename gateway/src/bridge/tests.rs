@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -186,6 +186,14 @@ impl Default for Setup {
 
 impl Setup {
     fn start(self) -> Bridged {
+        self.start_over(|io| io)
+    }
+
+    /// Started, with something between the bridge and the pod's end.
+    fn start_over<U>(self, over: impl FnOnce(DuplexStream) -> U) -> Bridged
+    where
+        U: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (client, client_io) = duplex(self.buffer);
         let (pod, pod_io) = duplex(self.buffer);
         let (stop, stopped) = oneshot::channel();
@@ -196,7 +204,7 @@ impl Setup {
             subprotocol: self.client,
         };
         let pod_leg = Leg {
-            io: pod_io,
+            io: over(pod_io),
             read: Bytes::new(),
             subprotocol: self.upstream,
         };
@@ -524,13 +532,17 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_the_status() {
 
 #[tokio::test(start_paused = true)]
 async fn while_nobody_takes_stdin_the_client_still_gets_pongs() {
-    let mut bridged = Setup {
+    let setup = || Setup {
         buffer: 1024,
         streams: PIPES,
         ..Setup::default()
-    }
-    .opened()
-    .await;
+    };
+    gets_pongs(setup().start()).await;
+    // A TLS stream takes more than its socket does.
+    gets_pongs(setup().start_over(|io| Buffered(io, Vec::new()))).await;
+}
+
+async fn gets_pongs(mut bridged: Bridged) {
     let frame = [vec![0], vec![b'x'; 30_000]].concat();
     while timeout(Duration::from_secs(1), bridged.client.data(&frame))
         .await
@@ -850,5 +862,48 @@ impl AsyncWrite for Deaf {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Takes up to 64 KiB that its socket does not, as rustls does.
+struct Buffered(DuplexStream, Vec<u8>);
+
+impl AsyncRead for Buffered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Buffered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let taken = bytes.len().min(64 * 1024 - self.1.len());
+        self.1.extend_from_slice(&bytes[..taken]);
+        if taken > 0 {
+            return Poll::Ready(Ok(taken));
+        }
+        ready!(self.poll_flush(cx))?;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self(io, held) = &mut *self;
+        while !held.is_empty() {
+            let taken = ready!(Pin::new(&mut *io).poll_write(cx, held))?;
+            held.drain(..taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
