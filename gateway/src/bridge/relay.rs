@@ -504,7 +504,7 @@ where
         let others = [
             (!self.stdin_blocked()).then_some(*heard + limits.silence),
             blocked.map(|since| since + limits.stall),
-            status.map(|since| since + limits.close_grace),
+            status.map(|since| since.max(*data) + limits.close_grace),
             self.due.size.and(*resized).map(|last| last + limits.resize),
         ];
         others.into_iter().flatten().fold(soonest, Instant::min)
@@ -531,8 +531,14 @@ where
         if blocked.is_some_and(|since| now >= since + limits.stall) {
             return Some(End::Stalled);
         }
-        if status.is_some_and(|since| now >= since + limits.close_grace) {
-            return Some(End::Upstream(UpstreamEnd::Lost));
+        if let Some(since) = status
+            && now >= (*since).max(*data) + limits.close_grace
+        {
+            if blocked.is_none() {
+                return Some(End::Upstream(UpstreamEnd::Lost));
+            }
+            // The client is slow: what the far side still has for it has not been asked for.
+            *since = now;
         }
         if stdin_blocked {
             // Nobody listened, so silence proves nothing.

@@ -833,6 +833,37 @@ async fn an_exit_code_that_is_already_here_survives_a_failed_write_upstream() {
     assert_eq!((seen.last(), code), (Some(&exit), Some(1000)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_gets_all_output_of_an_upstream_that_takes_no_more_input() {
+    let setup = Setup {
+        buffer: 512,
+        ..Setup::default()
+    };
+    let mut bridged = setup.start_over(|io| Deaf(io, false));
+    bridged.client.data(b"\x00too late").await;
+    let mut pod = bridged.pod;
+    let writer = tokio::spawn(async move {
+        for _ in 0..20 {
+            pod.data([vec![1], vec![b'x'; 30_000]].concat()).await;
+        }
+        pod.data(status(3, SUCCESS)).await;
+        pod.send(Opcode::Close, &close_payload(1000, "")).await;
+        pod
+    });
+    // Longer than the grace of a far side that should be gone.
+    let nap = timeout(Duration::from_secs(30), pending::<()>()).await;
+    assert!(nap.is_err());
+    let (seen, code) = bridged.client.until_close().await;
+    let bytes: usize = seen
+        .iter()
+        .filter(|message| message[0] == 1)
+        .map(|message| message.len() - 1)
+        .sum();
+    assert_eq!(bytes, 600_000);
+    assert_eq!((seen.last(), code), (Some(&status(3, SUCCESS)), Some(1000)));
+    writer.await.expect("no panic");
+}
+
 /// A socket that refuses every write, and whose bytes arrive at every second look only.
 struct Deaf(DuplexStream, bool);
 
