@@ -1,0 +1,45 @@
+//! The time everybody in the sandbox goes by, which a test may move.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+
+/// Wall time plus an offset in seconds.
+#[derive(Debug, Default)]
+pub struct Clock {
+    offset: AtomicI64,
+    moved: Notify,
+}
+
+impl Clock {
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let offset = SignedDuration::from_secs(self.offset.load(Ordering::Relaxed));
+        Timestamp::now()
+            .checked_add(offset)
+            .unwrap_or(Timestamp::MAX)
+    }
+
+    /// Moves the clock, forward or back; who sleeps by it looks again.
+    pub fn advance(&self, by: SignedDuration) {
+        self.offset.fetch_add(by.as_secs(), Ordering::Relaxed);
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until `then`, by this clock.
+    pub async fn sleep_until(&self, then: Timestamp) {
+        loop {
+            let moved = self.moved.notified();
+            let left = then.duration_since(self.now());
+            if left <= SignedDuration::ZERO {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.unsigned_abs()) => {}
+                () = moved => {}
+            }
+        }
+    }
+}

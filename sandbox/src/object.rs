@@ -1,0 +1,54 @@
+//! Objects are JSON; these read and write the metadata every one of them has.
+
+use serde_json::{Map, Value, json};
+
+/// A text in `metadata`; empty if absent.
+#[must_use]
+pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// `metadata.name`
+#[must_use]
+pub fn name(object: &Value) -> &str {
+    meta(object, "name")
+}
+
+/// `metadata.namespace`; empty for what is in none.
+#[must_use]
+pub fn namespace(object: &Value) -> &str {
+    meta(object, "namespace")
+}
+
+/// `metadata.uid`
+#[must_use]
+pub fn uid(object: &Value) -> &str {
+    meta(object, "uid")
+}
+
+/// `metadata.resourceVersion` as the number it is here; 0 if absent.
+#[must_use]
+pub fn revision(object: &Value) -> u64 {
+    meta(object, "resourceVersion").parse().unwrap_or(0)
+}
+
+/// Whether it is being deleted.
+#[must_use]
+pub fn deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// `metadata`, made if absent or not an object.
+#[expect(clippy::missing_panics_doc, reason = "it is made an object first")]
+pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let metadata = &mut object["metadata"];
+    if !metadata.is_object() {
+        *metadata = json!({});
+    }
+    metadata
+        .as_object_mut()
+        .expect("it was made an object above")
+}

@@ -1,0 +1,29 @@
+//! Which Kubernetes the sandbox behaves like, where releases differ.
+
+/// A Kubernetes release whose behaviour is taken on. What differs: subprotocols of exec (v5 from 1.30), Status bodies,
+/// the `create` check on a WebSocket exec (1.35), CEL rules (1.25), ephemeral containers (1.23).
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// 1.20
+    #[value(name = "1.20")]
+    V1_20,
+    /// 1.30
+    #[value(name = "1.30")]
+    V1_30,
+    /// 1.36
+    #[default]
+    #[value(name = "1.36")]
+    V1_36,
+}
+
+impl Release {
+    /// The minor version: 20, 30 or 36.
+    #[must_use]
+    pub fn minor(self) -> u32 {
+        match self {
+            Self::V1_20 => 20,
+            Self::V1_30 => 30,
+            Self::V1_36 => 36,
+        }
+    }
+}
