@@ -2,8 +2,36 @@
 
 use std::sync::Arc;
 
+use anyhow::{Context as _, bail};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Names the API server and the kubelet are reached by.
+const NAMES: [&str; 6] = [
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+];
+
+/// `O`, as rcgen takes an attribute that is none of its own.
+const ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
+
 /// An authority and what it signed.
-pub struct Pki {}
+pub struct Pki {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    pem: String,
+    server: Arc<ServerConfig>,
+}
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,33 +53,201 @@ impl Pki {
     /// # Errors
     /// When the operating system gives no random numbers.
     pub fn new() -> anyhow::Result<Self> {
-        todo!("pki")
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = named("drawbridge-sandbox");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let issued = serving(&authority, &NAMES)?;
+        Ok(Self {
+            server: server_config(&authority, &issued)?,
+            pem: authority.pem(),
+            authority,
+        })
     }
 
     /// The authority's certificate, in PEM.
     #[must_use]
     pub fn authority(&self) -> &str {
-        todo!("pki")
+        &self.pem
     }
 
-    /// A client certificate: `CN` is the user, each `O` a group.
+    /// A client certificate: `CN` is the user, each `O` a group. At most two groups, as rcgen writes no more.
+    ///
+    /// # Errors
+    /// More than two groups.
+    pub fn client(&self, user: &str, groups: &[&str]) -> anyhow::Result<Issued> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = named(user);
+        let kinds = [
+            DnType::OrganizationName,
+            DnType::CustomDnType(ORGANIZATION.to_vec()),
+        ];
+        if groups.len() > kinds.len() {
+            bail!("a client certificate holds at most two groups");
+        }
+        for (kind, group) in kinds.into_iter().zip(groups) {
+            params.distinguished_name.push(kind, *group);
+        }
+        sign(&self.authority, params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// A certificate for another server of the sandbox, such as a webhook or the gateway, by host names and addresses.
     ///
     /// # Errors
     /// When a name cannot be put into a certificate.
-    pub fn client(&self, _user: &str, _groups: &[&str]) -> anyhow::Result<Issued> {
-        todo!("pki")
+    pub fn server(&self, names: &[&str]) -> anyhow::Result<Issued> {
+        serving(&self.authority, names)
     }
 
     /// TLS for the API server and the kubelet: asks for client certificates of this authority and lets clients without
     /// one in. ALPN `http/1.1`.
     #[must_use]
-    pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
-        todo!("pki")
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
     }
 }
 
 /// User and groups a client certificate names: `CN` and each `O`.
 #[must_use]
-pub fn subject(_certificate: &[u8]) -> Option<(String, Vec<String>)> {
-    todo!("pki")
+pub fn subject(certificate: &[u8]) -> Option<(String, Vec<String>)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    let user = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups = subject
+        .iter_organization()
+        .map(|group| group.as_str().map(str::to_owned))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    (!user.is_empty()).then(|| (user.to_owned(), groups))
+}
+
+fn named(name: &str) -> rcgen::DistinguishedName {
+    let mut named = rcgen::DistinguishedName::new();
+    named.push(DnType::CommonName, name);
+    named
+}
+
+fn serving(authority: &CertifiedIssuer<'_, KeyPair>, names: &[&str]) -> anyhow::Result<Issued> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let first = names.first().context("a server has a name")?.clone();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = named(&first);
+    sign(authority, params, ExtendedKeyUsagePurpose::ServerAuth)
+}
+
+fn sign(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    mut params: CertificateParams,
+    purpose: ExtendedKeyUsagePurpose,
+) -> anyhow::Result<Issued> {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    // Strict clients want to be told which key signed.
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, authority)?;
+    Ok(Issued {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+fn server_config(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    issued: &Issued,
+) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone())?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(
+                issued.certificate.as_bytes(),
+            )?],
+            PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?,
+        )?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    fn der(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_client_certificate_names_its_user_and_groups() {
+        let pki = Pki::new().unwrap();
+        for groups in [&[][..], &["system:masters"], &["a", "b"]] {
+            let issued = pki.client("alice@example.com", groups).unwrap();
+            let (user, seen) = subject(&der(&issued.certificate)).unwrap();
+            assert_eq!(user, "alice@example.com");
+            assert_eq!(seen, groups);
+        }
+        assert!(pki.client("x", &["a", "b", "c"]).is_err());
+        assert_eq!(subject(b"no certificate"), None);
+    }
+
+    /// What the server sees of a client that shows `issued` and asks for `name`.
+    async fn handshake(pki: &Pki, issued: Option<Issued>, name: &str) -> std::io::Result<bool> {
+        let mut roots = RootCertStore::empty();
+        roots.add(der(pki.authority())).unwrap();
+        let builder =
+            rustls::ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots);
+        let config = match issued {
+            None => builder.with_no_client_auth(),
+            Some(issued) => builder
+                .with_client_auth_cert(
+                    vec![der(&issued.certificate)],
+                    PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+        };
+        let (here, there) = tokio::io::duplex(65_536);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let (client, server) = tokio::join!(
+            connector.connect(name, here),
+            TlsAcceptor::from(pki.server_config()).accept(there)
+        );
+        client?;
+        Ok(server?.get_ref().1.peer_certificates().is_some())
+    }
+
+    #[tokio::test]
+    async fn clients_come_in_without_a_certificate_or_with_one_of_this_authority_alone() {
+        let pki = Pki::new().unwrap();
+        for name in NAMES {
+            assert!(!handshake(&pki, None, name).await.unwrap(), "{name}");
+        }
+        let mine = pki.client("alice@example.com", &[]).unwrap();
+        assert!(handshake(&pki, Some(mine), "localhost").await.unwrap());
+        let foreign = Pki::new().unwrap().client("x", &["system:masters"]);
+        assert!(
+            handshake(&pki, foreign.ok(), "localhost").await.is_err(),
+            "another authority's"
+        );
+        let server = pki.server(&["localhost"]).ok();
+        assert!(
+            handshake(&pki, server, "localhost").await.is_err(),
+            "a server's is no client's"
+        );
+        assert!(handshake(&pki, None, "example.com").await.is_err());
+    }
 }
