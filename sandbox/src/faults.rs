@@ -1,9 +1,16 @@
 //! What a test wants to go wrong.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::cluster::Cluster;
+
+/// Faults of requests that can be on order at once.
+const MOST: usize = 1000;
 
 /// Faults ordered and not yet over.
 #[derive(Debug)]
@@ -90,26 +97,151 @@ pub enum StreamFault {
     Reset,
 }
 
+/// What `POST /sandbox/faults` orders, everything optional.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order {
+    /// Requests to fail.
+    #[serde(default)]
+    pub requests: Vec<RequestFault>,
+    /// What happens to watches from now on.
+    pub watches: Option<WatchFault>,
+    /// What happens to streams from now on.
+    pub streams: Option<StreamFault>,
+    /// Whether the kubelet lives.
+    pub kubelet: Option<bool>,
+    /// Seconds to move the clock, back if negative.
+    pub advance_seconds: Option<i64>,
+    /// Whether to forget all changes up to now, so that watches from an older revision get 410.
+    #[serde(default)]
+    pub compact: bool,
+}
+
 impl Faults {
     /// Orders a fault.
     pub fn request(&self, fault: RequestFault) {
-        self.requests
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(fault);
+        let mut requests = self.lock();
+        if fault.times > 0 && requests.len() < MOST {
+            requests.push(fault);
+        }
     }
 
-    /// What this request gets instead of its answer, if anything.
+    /// What this request gets instead of its answer, if anything; `resource` as in [`RequestFault::resource`].
     #[must_use]
-    pub fn answer(&self, _verb: &str, _resource: &str) -> Option<Answer> {
-        todo!("faults")
+    pub fn answer(&self, verb: &str, resource: &str) -> Option<Answer> {
+        let mut requests = self.lock();
+        let mut answer = None;
+        requests.retain_mut(|fault| {
+            let meant = (fault.verb.is_empty() || fault.verb == verb)
+                && (fault.resource.is_empty() || fault.resource == resource);
+            if !meant || answer.is_some() {
+                return true;
+            }
+            if fault.after > 0 {
+                fault.after -= 1;
+                return true;
+            }
+            answer = Some(fault.then);
+            fault.times -= 1;
+            fault.times > 0
+        });
+        answer
     }
 
-    /// Takes back what was ordered.
+    /// Takes back what was ordered. The clock stays where it is.
     pub fn clear(&self) {
-        todo!("faults")
+        self.lock().clear();
+        self.watches.send_replace(WatchFault::None);
+        self.streams.send_replace(StreamFault::None);
+        self.kubelet.send_replace(true);
+    }
+
+    /// What is on order, as `GET /sandbox/faults` shows it.
+    #[must_use]
+    pub fn list(&self) -> Value {
+        json!({
+            "requests": *self.lock(),
+            "watches": *self.watches.borrow(),
+            "streams": *self.streams.borrow(),
+            "kubelet": *self.kubelet.borrow(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<RequestFault>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order {
+    /// Carries it out.
+    pub fn place(self, cluster: &Cluster) {
+        let Self {
+            requests,
+            watches,
+            streams,
+            kubelet,
+            advance_seconds,
+            compact,
+        } = self;
+        for fault in requests {
+            cluster.faults.request(fault);
+        }
+        if let Some(fault) = watches {
+            cluster.faults.watches.send_replace(fault);
+        }
+        if let Some(fault) = streams {
+            cluster.faults.streams.send_replace(fault);
+        }
+        if let Some(lives) = kubelet {
+            cluster.faults.kubelet.send_replace(lives);
+        }
+        if let Some(seconds) = advance_seconds {
+            cluster.clock.advance(SignedDuration::from_secs(seconds));
+        }
+        if compact {
+            cluster.store.compact();
+        }
     }
 }
 
 /// Time a kubelet that was killed takes to serve again after it is told to live.
 pub const KUBELET_RETURN: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_meets_the_nth_request_of_its_kind_and_no_other() {
+        let faults = Faults::default();
+        faults.request(
+            serde_json::from_value(
+                json!({"verb": "patch", "resource": "pods/status", "after": 1, "times": 2, "then": {"code": 503}}),
+            )
+            .unwrap(),
+        );
+        let got = [
+            ("patch", "pods/status", None),
+            ("get", "pods/status", None),
+            ("patch", "pods", None),
+            ("patch", "pods/status", Some(Answer::Code(503))),
+            ("patch", "pods/status", Some(Answer::Code(503))),
+            ("patch", "pods/status", None),
+        ];
+        for (verb, resource, answer) in got {
+            assert_eq!(faults.answer(verb, resource), answer, "{verb} {resource}");
+        }
+        assert_eq!(faults.list()["requests"], json!([]));
+    }
+
+    #[test]
+    fn what_was_ordered_can_be_taken_back() {
+        let faults = Faults::default();
+        faults.request(serde_json::from_value(json!({"then": "reset"})).unwrap());
+        faults.watches.send_replace(WatchFault::Refused);
+        faults.kubelet.send_replace(false);
+        faults.clear();
+        assert_eq!(faults.list(), Faults::default().list());
+        assert_eq!(faults.answer("get", "pods"), None);
+    }
+}

@@ -33,6 +33,7 @@ pub mod release;
 pub mod request;
 pub mod rest;
 pub mod schema;
+pub mod selector;
 pub mod server;
 pub mod status;
 pub mod store;

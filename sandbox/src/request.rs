@@ -1,6 +1,7 @@
 //! What a request asks for: method, path, query to [`Attributes`], as Kubernetes' RequestInfo has it. Pure.
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 
 /// What is asked for, as authorization and admission see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,14 +21,232 @@ pub struct Attributes {
     pub resource: String,
     /// `exec`; empty for none.
     pub subresource: String,
-    /// Empty for collections.
+    /// Empty for collections, but for a list or watch whose field selector names one object.
     pub name: String,
     /// As it was asked for.
     pub path: String,
 }
 
+impl Attributes {
+    /// The store's name for the resource, with the subresource: `consolesessions.drawbridge.dev/status`.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        let resource = crate::status::qualified(&self.group, &self.resource);
+        if self.subresource.is_empty() {
+            resource
+        } else {
+            format!("{resource}/{}", self.subresource)
+        }
+    }
+}
+
 /// What a method, a path and a query ask for.
 #[must_use]
-pub fn attributes(_method: &Method, _path: &str, _query: &str) -> Attributes {
-    todo!("request")
+pub fn attributes(method: &Method, path: &str, query: &str) -> Attributes {
+    let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    resource(method, &path, query).unwrap_or_else(|| Attributes {
+        verb: method.as_str().to_ascii_lowercase(),
+        path,
+        ..Attributes::default()
+    })
+}
+
+/// `None` for a path that is no resource.
+fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (group, parts) = match parts.as_slice() {
+        ["api", rest @ ..] if rest.len() >= 2 => ("", rest),
+        ["apis", group, rest @ ..] if rest.len() >= 2 => (*group, rest),
+        _ => return None,
+    };
+    let (version, mut parts) = (parts[0], &parts[1..]);
+    let mut namespace = "";
+    if let ["namespaces", name, rest @ ..] = parts {
+        namespace = name;
+        // A namespace's own subresources are about the namespace, anything else is about what is in it.
+        if !matches!(rest, [] | ["status" | "finalize", ..]) {
+            parts = rest;
+        }
+    }
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
+    let mut asked = Attributes {
+        verb: verb(method).to_owned(),
+        resource_request: true,
+        group: group.to_owned(),
+        version: version.to_owned(),
+        namespace: namespace.to_owned(),
+        resource: part(0),
+        name: part(1),
+        subresource: part(2),
+        path: path.to_owned(),
+    };
+    if asked.name.is_empty() && asked.verb == "get" {
+        asked.verb = if flag(query, "watch") {
+            "watch"
+        } else {
+            "list"
+        }
+        .to_owned();
+        asked.name = parameter(query, "fieldSelector")
+            .and_then(|selector| crate::selector::Fields::parse(&selector).ok())
+            .and_then(|fields| fields.exactly("metadata.name").map(str::to_owned))
+            .filter(|name| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']))
+            .unwrap_or_default();
+    }
+    if asked.name.is_empty() && asked.verb == "delete" {
+        "deletecollection".clone_into(&mut asked.verb);
+    }
+    Some(asked)
+}
+
+fn verb(method: &Method) -> &'static str {
+    match method.as_str() {
+        "POST" => "create",
+        "GET" | "HEAD" => "get",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "",
+    }
+}
+
+/// The first value of a query parameter.
+#[must_use]
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+/// A boolean query parameter as Kubernetes reads one: anything but `0` and `false` is true, even nothing.
+#[must_use]
+pub fn flag(query: &str, name: &str) -> bool {
+    parameter(query, name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(method: &str, uri: &str) -> (String, String, String, String, String, String) {
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let Attributes {
+            verb,
+            group,
+            namespace,
+            resource,
+            subresource,
+            name,
+            ..
+        } = attributes(&method.parse().unwrap(), path, query);
+        (verb, group, namespace, resource, name, subresource)
+    }
+
+    #[test]
+    fn a_request_is_understood_as_kubernetes_does() {
+        let crd = "/apis/drawbridge.dev/v1alpha1/namespaces/demo/consolesessions";
+        for (method, uri, want) in [
+            ("GET", "/api/v1/pods", ("list", "", "", "pods", "", "")),
+            (
+                "GET",
+                "/api/v1/pods?watch",
+                ("watch", "", "", "pods", "", ""),
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=0",
+                ("list", "", "", "pods", "", ""),
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces",
+                ("list", "", "", "namespaces", "", ""),
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                ("get", "", "a", "namespaces", "a", ""),
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                ("update", "", "a", "namespaces", "a", "finalize"),
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/b/exec?x=y",
+                ("create", "", "a", "pods", "b", "exec"),
+            ),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/pods",
+                ("deletecollection", "", "a", "pods", "", ""),
+            ),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/pods/b",
+                ("delete", "", "a", "pods", "b", ""),
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%3Db&watch=1",
+                ("watch", "", "", "pods", "b", ""),
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%21%3Db",
+                ("list", "", "", "pods", "", ""),
+            ),
+        ] {
+            let want = (
+                want.0.to_owned(),
+                want.1.to_owned(),
+                want.2.to_owned(),
+                want.3.to_owned(),
+                want.4.to_owned(),
+                want.5.to_owned(),
+            );
+            assert_eq!(asked(method, uri), want, "{method} {uri}");
+        }
+        let (verb, group, namespace, resource, name, subresource) =
+            asked("PATCH", &format!("{crd}/s/status"));
+        assert_eq!(
+            [verb, group, namespace, resource, name, subresource],
+            [
+                "patch",
+                "drawbridge.dev",
+                "demo",
+                "consolesessions",
+                "s",
+                "status"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_resource_keeps_its_method_and_path() {
+        for path in ["/", "/api", "/api/v1", "/apis/a/v1", "/healthz", "/x/y/z/a"] {
+            let asked = attributes(&Method::POST, path, "");
+            assert_eq!((asked.verb.as_str(), asked.path.as_str()), ("post", path));
+            assert!(!asked.resource_request);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_understood_without_a_panic(path in "(/(api|apis|namespaces|v1|status|%2[Ff]|[a-z.]{0,4})){0,8}/?", query in ".{0,40}") {
+            let asked = attributes(&Method::GET, &path, &query);
+            prop_assert_eq!(asked.resource_request, !asked.version.is_empty() || asked.path.contains("//") && asked.resource_request);
+        }
+
+        #[test]
+        fn the_names_of_a_path_come_back(namespace in "[a-z]{1,9}", resource in "[a-z]{1,9}s", name in "[a-z]{1,9}", sub in "[a-z]{1,9}") {
+            let path = format!("/apis/x.y/v1/namespaces/{namespace}/{resource}/{name}/{sub}");
+            prop_assume!(!matches!(resource.as_str(), "status" | "finalize"));
+            let asked = attributes(&Method::PUT, &path, "");
+            prop_assert_eq!((asked.namespace, asked.resource, asked.name, asked.subresource), (namespace, resource, name, sub));
+        }
+    }
 }
