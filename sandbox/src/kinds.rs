@@ -1,13 +1,26 @@
 //! Which kinds there are: those built in, and those of CustomResourceDefinitions.
 
+mod builtin;
+mod definitions;
+mod events;
+
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
+pub use definitions::definitions;
+
+use crate::release::Release;
 use crate::schema::Structural;
 
 /// A kind as one version of an API group serves it.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the kind"
+)]
 pub struct Kind {
     /// Empty for the core group.
     pub group: String,
@@ -27,13 +40,16 @@ pub struct Kind {
     pub categories: Vec<String>,
     /// Whether objects are in a namespace.
     pub namespaced: bool,
-    /// Whether `status` is written through a subresource of its own, and `generation` counts changes of the rest.
+    /// Whether `status` is written through a subresource of its own.
     pub status: bool,
+    /// Whether `metadata.generation` counts the changes of all but `metadata` (and `status`, if it is a subresource).
+    pub generation: bool,
     /// Subresources beside `status`, e.g. `exec`, `log`, `token`.
     pub subresources: Vec<&'static str>,
     /// `create` only and nothing stored: reviews.
     pub virtual_only: bool,
-    /// Columns of `kubectl get`.
+    /// Columns of `kubectl get`. A CustomResourceDefinition's are those it declares; `Name` and, if it declares none,
+    /// `Age` are added when they are printed.
     pub columns: Vec<Column>,
     /// What objects look like.
     pub schema: Schema,
@@ -42,19 +58,21 @@ pub struct Kind {
 /// What is known of the form of a kind's objects.
 #[derive(Debug)]
 pub enum Schema {
-    /// OpenAPI v3 of a built-in kind. Objects are checked by its Rust type.
-    Builtin(Value),
+    /// Of a built-in kind: its name among the [`definitions`]. Objects are checked by the Rust type.
+    Builtin(Cow<'static, str>),
     /// A CustomResourceDefinition's.
     Custom(Box<Structural>),
 }
 
 /// A column of `kubectl get`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Column {
     /// Heading.
     pub name: String,
     /// `string`, `integer`, `boolean`, `date`
     pub kind: String,
+    /// OpenAPI format, e.g. `int64`; `name` for the object's name; empty for none.
+    pub format: String,
     /// Shown with `-o wide` only if above 0.
     pub priority: i32,
     /// For `kubectl describe` of the column itself.
@@ -64,12 +82,12 @@ pub struct Column {
 }
 
 /// Where the value of a column is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// JSONPath of a CustomResourceDefinition, e.g. `.status.phase`.
     Path(String),
-    /// A built-in kind's own.
-    Code(fn(&Value) -> Value),
+    /// A built-in kind's own, at the time given.
+    Code(fn(&Value, Timestamp) -> Value),
 }
 
 impl Kind {
@@ -83,10 +101,39 @@ impl Kind {
         }
     }
 
-    /// The store's name for it: `pods`, or `consolesessions.drawbridge.dev`.
+    /// The store's name for it: `pods`, or `consolesessions.drawbridge.dev`. All versions share it, and so do the two
+    /// groups that have events: what is read from the store is to be [converted](Kind::convert).
     #[must_use]
     pub fn resource(&self) -> String {
-        crate::status::qualified(&self.group, &self.plural)
+        let group = if self.group == events::GROUP {
+            ""
+        } else {
+            &self.group
+        };
+        crate::status::qualified(group, &self.plural)
+    }
+
+    /// A stored object as this kind shows it. The store has each object in the version it was written in last.
+    #[must_use]
+    pub fn convert(&self, object: Arc<Value>) -> Arc<Value> {
+        let api_version = self.api_version();
+        if object["apiVersion"] == *api_version {
+            return object;
+        }
+        let mut object = Arc::unwrap_or_clone(object);
+        if self.kind == "Event" && self.group == events::GROUP {
+            events::from_core(&mut object);
+        } else if self.kind == "Event" && self.group.is_empty() {
+            events::to_core(&mut object);
+        }
+        object["apiVersion"] = api_version.into();
+        Arc::new(object)
+    }
+
+    /// Whether it is defined by a CustomResourceDefinition. Such a kind has no strategic merge patch.
+    #[must_use]
+    pub fn custom(&self) -> bool {
+        matches!(self.schema, Schema::Custom(_))
     }
 }
 
@@ -97,10 +144,14 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// Those built in.
+    /// Those built in, as `release` has them.
     #[must_use]
-    pub fn builtin() -> Self {
-        todo!("kinds")
+    pub fn builtin(release: Release) -> Self {
+        let kinds = builtin::rows().into_iter();
+        let kinds = kinds.filter_map(|row| row.kind(release)).map(Arc::new);
+        Self {
+            all: RwLock::new(Arc::new(kinds.collect())),
+        }
     }
 
     /// All of them, in a stable order.
