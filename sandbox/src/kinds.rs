@@ -130,6 +130,27 @@ impl Kind {
         Arc::new(object)
     }
 
+    /// What can be done with its objects.
+    #[must_use]
+    pub fn verbs(&self) -> &'static [&'static str] {
+        const STORED: &[&str] = &[
+            "create",
+            "delete",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
+            "deletecollection",
+        ];
+        match self.plural.as_str() {
+            _ if self.virtual_only => &STORED[..1],
+            // Kubernetes empties a namespace at a time.
+            "namespaces" if self.group.is_empty() => &STORED[..7],
+            _ => STORED,
+        }
+    }
+
     /// Whether it is defined by a CustomResourceDefinition. Such a kind has no strategic merge patch.
     #[must_use]
     pub fn custom(&self) -> bool {
