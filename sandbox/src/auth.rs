@@ -3,9 +3,19 @@
 pub mod authenticate;
 pub mod rbac;
 pub mod reviews;
+pub mod selector;
 pub mod tokens;
 
 use serde_json::{Value, json};
+
+/// Group of whoever proved who he is.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of whoever did not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Group that may do anything, whatever the roles say.
+pub const MASTERS: &str = "system:masters";
+/// Who asks without a credential.
+pub const ANONYMOUS: &str = "system:anonymous";
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +36,48 @@ impl Identity {
     pub fn sandbox(username: &str) -> Self {
         Self {
             username: username.to_owned(),
-            groups: vec![
-                "system:masters".to_owned(),
-                "system:authenticated".to_owned(),
-            ],
+            groups: vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()],
             ..Self::default()
+        }
+    }
+
+    /// A person, or whoever else is not a ServiceAccount, with these groups and `system:authenticated`.
+    #[must_use]
+    pub fn user(username: &str, groups: Vec<String>) -> Self {
+        let mut identity = Self {
+            username: username.to_owned(),
+            groups,
+            ..Self::default()
+        };
+        identity.join(AUTHENTICATED);
+        identity
+    }
+
+    /// A ServiceAccount, with the groups every one has.
+    #[must_use]
+    pub fn account(namespace: &str, name: &str, uid: &str) -> Self {
+        Self {
+            username: format!("{ACCOUNT}{namespace}:{name}"),
+            uid: uid.to_owned(),
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                AUTHENTICATED.to_owned(),
+            ],
+            extra: Vec::new(),
+        }
+    }
+
+    /// Whether it is in a group.
+    #[must_use]
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|mine| mine == group)
+    }
+
+    /// Adds a group it is not in yet.
+    pub fn join(&mut self, group: &str) {
+        if !self.is_in(group) {
+            self.groups.push(group.to_owned());
         }
     }
 
@@ -50,4 +97,13 @@ impl Identity {
         }
         info
     }
+}
+
+const ACCOUNT: &str = "system:serviceaccount:";
+
+/// Namespace and name of the ServiceAccount a username is of, if it is of one.
+#[must_use]
+pub fn account_of(username: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = username.strip_prefix(ACCOUNT)?.split_once(':')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
 }

@@ -15,6 +15,11 @@
 //!
 //! There is one store, one router and one watch for every kind; code for a single kind only where Kubernetes has some.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that panics has failed")
+)]
+
 pub mod admission;
 pub mod apply;
 pub mod auth;

@@ -1,0 +1,137 @@
+#![expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::release::Release;
+
+fn cluster() -> Arc<Cluster> {
+    let cluster = Cluster::for_tests(Release::default());
+    cluster.put(json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "n", "name": "shell"},
+    }));
+    cluster.put(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"namespace": "n", "name": "alice"},
+        "roleRef": {"apiGroup": rbac::GROUP, "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "User", "name": "alice@example.com"}],
+    }));
+    cluster
+}
+
+fn ask(cluster: &Cluster, kind: &str, spec: Value) -> Result<Value, Failure> {
+    let alice = Identity::user("alice@example.com", Vec::new());
+    let group = if kind.starts_with("Token") || kind == "SelfSubjectReview" {
+        "authentication.k8s.io"
+    } else {
+        "authorization.k8s.io"
+    };
+    let object = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec});
+    review(cluster, &alice, "n", object).map(|object| object["status"].clone())
+}
+
+#[test]
+fn a_token_review_says_whose_a_token_is_and_for_whom() {
+    let cluster = cluster();
+    let request = json!({"spec": {"audiences": ["gateway", "x"]}});
+    let token = tokens::request(&cluster, "n", "shell", request).unwrap();
+    let token = token["status"]["token"].as_str().unwrap();
+    let spec = json!({"token": token, "audiences": ["gateway", "y"]});
+    let status = ask(&cluster, "TokenReview", spec).unwrap();
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["audiences"], json!(["gateway"]));
+    assert_eq!(status["user"]["username"], "system:serviceaccount:n:shell");
+    assert!(status["user"]["uid"].is_string());
+
+    let status = ask(&cluster, "TokenReview", json!({"token": token})).unwrap();
+    assert_eq!(status["authenticated"], Value::Null);
+    let error = status["error"].as_str().unwrap();
+    assert!(error.starts_with("[invalid bearer token, token audiences"));
+    assert_eq!(
+        ask(&cluster, "TokenReview", json!({})).unwrap_err().code,
+        400
+    );
+}
+
+#[test]
+fn access_reviews_ask_for_oneself_or_for_others() {
+    let cluster = cluster();
+    let pods = json!({"namespace": "n", "verb": "get", "resource": "pods", "name": "p"});
+    let exec = json!({"namespace": "n", "verb": "get", "resource": "pods", "subresource": "exec"});
+    for (asked, allowed) in [(&pods, true), (&exec, false)] {
+        let own = json!({"resourceAttributes": asked});
+        let status = ask(&cluster, "SelfSubjectAccessReview", own.clone()).unwrap();
+        assert_eq!(status["allowed"], allowed);
+        let mut other = own;
+        other["user"] = "alice@example.com".into();
+        for kind in ["SubjectAccessReview", "LocalSubjectAccessReview"] {
+            let status = ask(&cluster, kind, other.clone()).unwrap();
+            assert_eq!(status["allowed"], allowed, "{kind}");
+        }
+        other["user"] = "somebody".into();
+        let status = ask(&cluster, "SubjectAccessReview", other).unwrap();
+        assert_eq!(status, json!({"allowed": false}));
+    }
+    let path = json!({"nonResourceAttributes": {"verb": "get", "path": "/version"}});
+    let status = ask(&cluster, "SelfSubjectAccessReview", path).unwrap();
+    assert_eq!(status["allowed"], true);
+    // Who is asked about is in no group that is not named.
+    let path = json!({"nonResourceAttributes": {"verb": "get", "path": "/apis"}, "user": "x"});
+    let status = ask(&cluster, "SubjectAccessReview", path).unwrap();
+    assert_eq!(status["allowed"], false);
+}
+
+#[test]
+fn a_review_that_makes_no_sense_is_refused() {
+    let cluster = cluster();
+    let pods = json!({"namespace": "other", "verb": "get", "resource": "pods"});
+    for (kind, spec) in [
+        ("SubjectAccessReview", json!({"resourceAttributes": pods})),
+        ("SubjectAccessReview", json!({"user": "x"})),
+        (
+            "LocalSubjectAccessReview",
+            json!({"resourceAttributes": pods, "user": "x"}),
+        ),
+        (
+            "SelfSubjectAccessReview",
+            json!({"resourceAttributes": pods, "nonResourceAttributes": {}}),
+        ),
+    ] {
+        let failure = ask(&cluster, kind, spec).unwrap_err();
+        assert_eq!(failure.code, 422, "{kind}: {failure}");
+    }
+    for (kind, spec) in [
+        ("SelfSubjectRulesReview", json!({})),
+        ("SelfSubjectAccessReview", json!({"resourceAttributes": 1})),
+    ] {
+        assert_eq!(ask(&cluster, kind, spec).unwrap_err().code, 400, "{kind}");
+    }
+}
+
+#[test]
+fn somebody_can_ask_who_he_is_and_what_he_may() {
+    let cluster = cluster();
+    let status = ask(&cluster, "SelfSubjectReview", Value::Null).unwrap();
+    assert_eq!(
+        status,
+        json!({"userInfo": {"username": "alice@example.com", "groups": ["system:authenticated"]}})
+    );
+    let status = ask(
+        &cluster,
+        "SelfSubjectRulesReview",
+        json!({"namespace": "n"}),
+    )
+    .unwrap();
+    let rules = status["resourceRules"].as_array().unwrap();
+    let reads = |resource: &str| {
+        rules.iter().any(|rule| {
+            let resources = rule["resources"].as_array().unwrap();
+            resources.contains(&resource.into())
+        })
+    };
+    assert!(reads("pods/log") && reads("selfsubjectreviews") && !reads("secrets"));
+    assert!(!status["nonResourceRules"].as_array().unwrap().is_empty());
+    assert_eq!(status["incomplete"], false);
+}
