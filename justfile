@@ -44,6 +44,10 @@ fuzz seconds=fuzz_seconds:
         cargo +nightly fuzz run "$target" -- -max_total_time={{ seconds }} -rss_limit_mb=1024 -malloc_limit_mb=64 -verbosity=0 -print_funcs=0
     done
 
+# The terminal page alone, types checked, into gateway/web/dist; cargo builds its own. Needs Node.js with npm.
+web:
+    cd gateway/web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
 # A real Kubernetes on this machine (root, Debian 12); see tests/cluster/README.md.
 cluster-up:
     tests/cluster/cluster up

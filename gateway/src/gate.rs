@@ -32,7 +32,7 @@ use crate::route::{self, Route};
 use crate::session::{Session, State};
 use crate::sessions::Sessions;
 use crate::upstream::Upstream;
-use crate::{credential, discovery};
+use crate::{credential, discovery, web};
 
 /// Documents fetched from the API server for clients at the same time; further ones wait.
 const MAX_FETCHES: usize = 32;
@@ -136,6 +136,9 @@ impl Gate {
             &self.rules.path_prefix,
         )
         .map_err(strangers)?;
+        if let Route::Web(page) = &route {
+            return Ok(web::serve(page, request.method(), request.headers()));
+        }
         origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
         let offer = credential::offer(request.headers()).map_err(strangers)?;
         let claim = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
@@ -205,9 +208,13 @@ impl Gate {
                 Ok(document(self.summary(session)))
             }
             Route::Stream(stream) => self.stream(request, offer, session, stream, peer).await,
+            // Answered before anybody is asked who they are.
+            Route::Web(page) => Ok(web::serve(&page, request.method(), request.headers())),
             Route::Console {
                 namespace,
                 name,
+                transport,
+                container,
                 tty,
             } => {
                 let grant = grant::check(
@@ -218,7 +225,7 @@ impl Gate {
                     },
                     self.clock.now(),
                 )?;
-                let stream = console(session, &grant.target.pod, tty);
+                let stream = console(session, &grant.target.pod, transport, container, tty);
                 self.stream(request, offer, session, stream, peer).await
             }
         }
@@ -273,6 +280,7 @@ impl Gate {
             "namespace": session.namespace,
             "name": session.name,
             "user": session.user,
+            "reason": session.reason,
             "mode": session.mode,
             "command": session.command,
             "target": session.target.as_ref().map(|target| json!({"pod": target.pod, "container": target.container})),
@@ -282,13 +290,23 @@ impl Gate {
             "idleTimeoutSeconds": session.idle.as_secs(),
             "maxConnections": session.max_connections,
             "connectionsHere": self.open.count(&session.uid),
+            // Nothing in this program keeps what is typed or printed.
+            "recorded": false,
+            // By this clock the session ends.
+            "now": self.clock.now(),
         });
         summary.to_string().into()
     }
 }
 
 /// What `…/console` stands for: the one command, or a shell; or the container's own process.
-fn console(session: &Session, pod: &str, tty: bool) -> route::Stream {
+fn console(
+    session: &Session,
+    pod: &str,
+    transport: route::Transport,
+    container: Option<String>,
+    tty: bool,
+) -> route::Stream {
     let command = match session.mode {
         Mode::Attach => Vec::new(),
         Mode::Exec if session.command.is_empty() => vec!["sh".to_owned()],
@@ -296,10 +314,10 @@ fn console(session: &Session, pod: &str, tty: bool) -> route::Stream {
     };
     route::Stream {
         action: session.mode,
-        transport: route::Transport::WebSocket,
+        transport,
         namespace: session.namespace.clone(),
         pod: pod.to_owned(),
-        container: None,
+        container,
         command,
         streams: drawbridge_protocol::transcode::Streams {
             stdin: true,

@@ -7,7 +7,8 @@
 //!                      │           │        │ cuts
 //!                      │           ├────► open          register, then check (grant), then serve
 //!                      │           ├────► upstream ─────WebSocket──────► API server as the session's account, or kubelet
-//!                      │           └────► upgrade       101 only after the upstream's
+//!                      │           ├────► upgrade       101 only after the upstream's
+//!                      │           └────► web           the page with a terminal in it: no credential, nothing secret
 //!                      └───────────────── bridge        relays until either side, a limit or `open` ends it
 //!
 //!  port    who connects          what proves it                         what they may
@@ -45,3 +46,4 @@ pub mod tls;
 pub mod transport;
 pub mod upgrade;
 pub mod upstream;
+pub mod web;

@@ -8,6 +8,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::refusal::{Kind, Refusal};
+use crate::web::Page;
 
 /// Longest query, in bytes. kubectl puts whole scripts into `command`; the request head must hold it, and every byte may
 /// become three when it is encoded again for the upstream.
@@ -42,9 +43,15 @@ pub enum Route {
         namespace: String,
         /// Session in the path.
         name: String,
+        /// How it wants to be upgraded. A browser's script is not told why a WebSocket was refused, and asks by `POST`.
+        transport: Transport,
+        /// Container in the query; `None` for none, or an empty one.
+        container: Option<String>,
         /// Whether to allocate a TTY. Default: yes.
         tty: bool,
     },
+    /// `GET /ui/…`: the page with a terminal in it.
+    Web(Page),
 }
 
 /// A discovery document.
@@ -151,11 +158,13 @@ pub fn route(
             namespace: (*namespace).to_owned(),
             name: (*name).to_owned(),
         },
-        ["sessions", namespace, name, "console"] => Route::Console {
-            namespace: (*namespace).to_owned(),
-            name: (*name).to_owned(),
-            tty: query::Query::parse(query)?.flag_or("tty", true),
-        },
+        ["sessions", namespace, name, "console"] => {
+            return console(method, namespace, name, query);
+        }
+        // Answers other methods itself.
+        ["ui"] => return Ok(Route::Web(Page::NoSlash)),
+        ["ui", ""] => return Ok(Route::Web(Page::File("index.html".to_owned()))),
+        ["ui", path @ ..] => return Ok(Route::Web(Page::File(path.join("/")))),
         _ => return Err(not_served()),
     };
     if *method == Method::GET {
@@ -165,6 +174,35 @@ pub fn route(
     }
 }
 
+fn console(method: &Method, namespace: &str, name: &str, query: &str) -> Result<Route, Refusal> {
+    let transport = transport(method)?;
+    let mut query = query::Query::parse(query)?;
+    Ok(Route::Console {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        transport,
+        tty: query.flag_or("tty", true),
+        container: container(&mut query),
+    })
+}
+
+fn transport(method: &Method) -> Result<Transport, Refusal> {
+    match *method {
+        Method::GET => Ok(Transport::WebSocket),
+        Method::POST => Ok(Transport::Spdy),
+        _ => Err(Refusal::new(
+            Kind::Method,
+            "only GET with a WebSocket upgrade is served here",
+        )),
+    }
+}
+
+fn container(query: &mut query::Query) -> Option<String> {
+    query
+        .take_first("container")
+        .filter(|name| !name.is_empty())
+}
+
 fn stream(
     method: &Method,
     action: Mode,
@@ -172,16 +210,7 @@ fn stream(
     pod: &str,
     query: &str,
 ) -> Result<Stream, Refusal> {
-    let transport = match *method {
-        Method::GET => Transport::WebSocket,
-        Method::POST => Transport::Spdy,
-        _ => {
-            return Err(Refusal::new(
-                Kind::Method,
-                "only GET with a WebSocket upgrade is served here",
-            ));
-        }
-    };
+    let transport = transport(method)?;
     let mut query = query::Query::parse(query)?;
     let tty = query.flag_or("tty", false);
     let streams = Streams {
@@ -212,9 +241,7 @@ fn stream(
         transport,
         namespace: namespace.to_owned(),
         pod: pod.to_owned(),
-        container: query
-            .take_first("container")
-            .filter(|name| !name.is_empty()),
+        container: container(&mut query),
         command,
         streams,
     })
@@ -278,16 +305,26 @@ mod tests {
                 Route::Console {
                     namespace: "shop".into(),
                     name: "fix-cart".into(),
+                    transport: Transport::WebSocket,
+                    container: None,
                     tty: true,
                 },
             ),
             (
-                "/sessions/shop/fix-cart/console?tty=false",
+                "/sessions/shop/fix-cart/console?tty=false&container=app",
                 Route::Console {
                     namespace: "shop".into(),
                     name: "fix-cart".into(),
+                    transport: Transport::WebSocket,
+                    container: Some("app".into()),
                     tty: false,
                 },
+            ),
+            ("/ui", Route::Web(Page::NoSlash)),
+            ("/ui/", Route::Web(Page::File("index.html".into()))),
+            (
+                "/ui/assets/x.js?y",
+                Route::Web(Page::File("assets/x.js".into())),
             ),
         ] {
             assert_eq!(get(uri), Ok(want.clone()), "{uri}");
@@ -318,6 +355,8 @@ mod tests {
             "/api/v1/namespaces/shop/pods/%ff",
             "/livez",
             "/metrics",
+            "/uix",
+            "/assets/x.js",
             "/c/prod/c/prod/api",
         ] {
             assert_eq!(get(uri).expect_err(uri).0, 403, "{uri}");

@@ -23,6 +23,8 @@ pub struct Session {
     pub name: String,
     /// Whom it was declared for; for people and logs, decides nothing here.
     pub user: String,
+    /// Why, in the requester's words; for people too.
+    pub reason: Option<String>,
     /// Whether it can be used.
     pub state: State,
     /// What may be opened.
@@ -63,6 +65,7 @@ impl Session {
             namespace: object.metadata.namespace.clone()?,
             name: object.metadata.name.clone()?,
             user: spec.user.clone(),
+            reason: spec.reason.clone(),
             state: state(object),
             mode: spec.mode,
             command: spec.command.clone(),

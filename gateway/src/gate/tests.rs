@@ -364,19 +364,66 @@ async fn the_summary_counts_connections_and_holds_nothing_secret() {
         .await;
     assert_eq!(head(&mut client).await.0, 101);
     let (_, body) = world.ask(&plain("GET", "/sessions/shop/fix-cart")).await;
-    let summary: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let mut summary: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let now = summary["now"].take();
+    assert!(
+        now.as_str()
+            .expect("a time")
+            .starts_with("2030-01-01T00:00:0"),
+        "{now}"
+    );
     assert_eq!(
         summary,
         serde_json::json!({
-            "namespace": "shop", "name": "fix-cart", "user": "alice@example.com", "mode": "Exec", "command": [],
+            "namespace": "shop", "name": "fix-cart", "user": "alice@example.com", "reason": null, "mode": "Exec", "command": [],
             "target": {"pod": "web", "container": "app"}, "phase": "Ready", "notBefore": null,
             "expiresAt": "2030-01-01T01:00:00Z", "idleTimeoutSeconds": 900, "maxConnections": 4, "connectionsHere": 1,
+            "recorded": false, "now": null,
         })
     );
     let heads = world.heads.lock().expect("not poisoned");
     assert!(heads[0].starts_with(
         "GET /api/v1/namespaces/shop/pods/web/exec?command=sh&container=app&stdin=1&stdout=1&tty=1 "
     ));
+}
+
+#[tokio::test]
+async fn the_page_is_served_to_anybody_and_asks_nobody_who_they_are() {
+    let world = World::new().await;
+    world.synced(false);
+    for head in ["GET /ui/", "GET /c/prod/ui/", "GET /ui/index.html"] {
+        let (code, body) = world
+            .ask(&format!(
+                "{head} HTTP/1.1\r\nhost: gw\r\norigin: https://elsewhere.example.com\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(code, 200, "{head}: {body}");
+        assert!(body.starts_with("<!doctype html>"), "{head}: {body}");
+    }
+    let mut client = world
+        .connect("HEAD /ui/ HTTP/1.1\r\nhost: gw\r\n\r\nGET /ui/x HTTP/1.1\r\nhost: gw\r\n\r\n")
+        .await;
+    let (code, length, _) = head(&mut client).await;
+    assert!(code == 200 && length > 0, "{code} {length}");
+    let (code, _, _) = head(&mut client).await; // at once: the answer to HEAD had no body
+    assert_eq!(code, 404);
+    assert!(world.asked.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
+async fn a_browser_is_told_by_post_why_its_websocket_was_refused() {
+    let world = World::new().await;
+    let console = "/sessions/shop/fix-cart/console?container=other";
+    let (code, message) = world
+        .message(&websocket(console, "v4.channel.k8s.io", ""))
+        .await;
+    assert_eq!(code, 403, "{message}");
+    let (again, told) = world.message(&plain("POST", console)).await;
+    assert_eq!((again, told), (code, message));
+    let other = "/sessions/shop/fix-cart/console";
+    let (code, message) = world.message(&plain("POST", other)).await;
+    assert_eq!(code, 405, "{message}");
+    assert_eq!(world.dialled(), 0);
 }
 
 #[tokio::test]
