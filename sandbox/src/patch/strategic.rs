@@ -75,7 +75,7 @@ fn object(
             )));
         }
         let live = live.get(field).and_then(Value::as_array);
-        *list = interleave(
+        *list = ordered(
             std::mem::take(list),
             order,
             live.map_or(&[], Vec::as_slice),
@@ -162,7 +162,7 @@ fn list(
                     merged.push(item.clone());
                 }
             }
-            Ok(interleave(merged, patch, before, None))
+            Ok(ordered(merged, patch, before, None))
         }
         List::Map(fields) => map_list(before, patch, fields[0], name),
     }
@@ -216,37 +216,40 @@ fn map_list(
             _ => merged.push(Value::Object(object(Map::new(), fields, name)?)),
         }
     }
-    Ok(interleave(merged, &order, before, Some(key)))
+    Ok(ordered(merged, &order, before, Some(key)))
 }
 
 /// The items in the order of `order`; those not in it where `live` had them, as far as both can be had.
-fn interleave(
-    merged: Vec<Value>,
-    order: &[Value],
-    live: &[Value],
-    key: Option<&str>,
-) -> Vec<Value> {
-    let (mut ordered, others): (Vec<_>, Vec<_>) = merged
-        .into_iter()
-        .map(|item| (position(order, &item, key), item))
-        .partition(|(at, _)| at.is_some());
-    ordered.sort_by_key(|(at, _)| *at);
-    let mut others = others
-        .into_iter()
-        .map(|(_, item)| (position(live, &item, key), item))
-        .peekable();
-    let mut result = Vec::with_capacity(ordered.len() + others.len());
-    for (_, item) in ordered {
-        if let Some(at) = position(live, &item, key) {
-            while let Some((_, other)) =
-                others.next_if(|(other, _)| other.is_some_and(|other| other < at))
+fn ordered(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
+    interleave(
+        merged,
+        |item| position(order, item, key),
+        |item| position(live, item, key),
+    )
+}
+
+/// The items that have a place in an order, in that order; the others among them where the places they had let them.
+pub(crate) fn interleave<T>(
+    items: Vec<T>,
+    place: impl Fn(&T) -> Option<usize>,
+    place_before: impl Fn(&T) -> Option<usize>,
+) -> Vec<T> {
+    let (mut placed, others): (Vec<T>, Vec<T>) =
+        items.into_iter().partition(|item| place(item).is_some());
+    placed.sort_by_key(&place);
+    let mut result = Vec::with_capacity(placed.len() + others.len());
+    let mut others = others.into_iter().peekable();
+    for item in placed {
+        if let Some(before) = place_before(&item) {
+            while let Some(other) =
+                others.next_if(|other| place_before(other).is_some_and(|other| other < before))
             {
                 result.push(other);
             }
         }
         result.push(item);
     }
-    result.extend(others.map(|(_, item)| item));
+    result.extend(others);
     result
 }
 

@@ -1,0 +1,466 @@
+//! What apply and other writes make of objects and of who manages them.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A built-in kind: how its lists are merged is known by their names.
+fn builtin() -> Kind {
+    kind(Schema::Builtin(json!({})))
+}
+
+fn kind(schema: Schema) -> Kind {
+    Kind {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        plural: "pods".to_owned(),
+        singular: "pod".to_owned(),
+        list_kind: "PodList".to_owned(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        status: true,
+        subresources: Vec::new(),
+        virtual_only: false,
+        columns: Vec::new(),
+        schema,
+    }
+}
+
+fn by(manager: &str) -> Writer<'_> {
+    Writer {
+        manager,
+        subresource: "",
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn later(writer: Writer<'_>) -> Writer<'_> {
+    Writer {
+        now: writer.now + jiff::SignedDuration::from_secs(60),
+        ..writer
+    }
+}
+
+fn pod(fields: &Value) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0"}});
+    json_patch::merge(&mut pod, fields);
+    pod
+}
+
+fn applied(live: Option<&Value>, config: &Value, writer: Writer<'_>) -> Value {
+    apply(live, config, &builtin(), writer, false).expect("no conflict")
+}
+
+fn updated(live: Option<&Value>, object: &Value, writer: Writer<'_>) -> Value {
+    let mut object = object.clone();
+    record(live, &mut object, &builtin(), writer);
+    object
+}
+
+fn fields(object: &Value, manager: &str) -> Value {
+    object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["manager"] == manager)
+        .map_or(Value::Null, |entry| entry["fieldsV1"].clone())
+}
+
+#[test]
+fn what_is_applied_first_is_there_and_its_fields_are_the_managers() {
+    let config = pod(&json!({
+        "metadata": {"labels": {"app": "web"}, "finalizers": ["a/b"]},
+        "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}],
+                 "nodeSelector": {"x": "y"}},
+        "status": {"phase": "Running"},
+    }));
+    let object = applied(None, &config, by("me"));
+    assert_eq!(object["spec"], config["spec"]);
+    assert_eq!(object.get("status"), None, "it has an endpoint of its own");
+    assert_eq!(
+        object["metadata"]["managedFields"],
+        json!([{
+            "manager": "me", "operation": "Apply", "apiVersion": "v1", "time": "1970-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": {
+                "f:metadata": {"f:labels": {"f:app": {}}, "f:finalizers": {"v:\"a/b\"": {}}},
+                "f:spec": {
+                    "f:containers": {"k:{\"name\":\"c\"}": {
+                        ".": {}, "f:name": {}, "f:image": {},
+                        "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                    }},
+                    "f:nodeSelector": {},
+                },
+            },
+        }])
+    );
+}
+
+#[test]
+fn the_same_again_changes_nothing_not_even_the_time() {
+    let config = pod(&json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let once = applied(None, &config, by("me"));
+    assert_eq!(applied(Some(&once), &config, later(by("me"))), once);
+    let other = pod(&json!({"spec": {"containers": [{"name": "c", "image": "j"}]}}));
+    let changed = applied(Some(&once), &other, later(by("me")));
+    assert_eq!(
+        changed["metadata"]["managedFields"][0]["time"],
+        "1970-01-01T00:01:00Z"
+    );
+}
+
+#[test]
+fn another_manager_may_agree_but_not_change() {
+    let mine = pod(&json!({"spec": {"priority": 1, "containers": [{"name": "c", "image": "i"}]}}));
+    let live = applied(None, &mine, by("me"));
+    let agreed = applied(Some(&live), &mine, by("you"));
+    assert_eq!(fields(&agreed, "you"), fields(&agreed, "me"));
+
+    let theirs =
+        pod(&json!({"spec": {"priority": 2, "containers": [{"name": "c", "image": "j"}]}}));
+    let failure = apply(Some(&live), &theirs, &builtin(), by("you"), false)
+        .expect_err("somebody else manages it");
+    assert_eq!(failure.code, 409);
+    assert_eq!(
+        failure.message,
+        "Apply failed with 2 conflicts: conflicts with \"me\":\n- .spec.containers[name=\"c\"].image\n- .spec.priority"
+    );
+    assert_eq!(
+        failure.details["causes"][1],
+        json!({"reason": "FieldManagerConflict", "message": "conflict with \"me\"", "field": ".spec.priority"})
+    );
+
+    let forced =
+        apply(Some(&live), &theirs, &builtin(), by("you"), true).expect("force takes them");
+    assert_eq!(forced["spec"], theirs["spec"]);
+    assert_eq!(
+        fields(&forced, "me"),
+        json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}}}}})
+    );
+}
+
+#[test]
+fn a_conflict_with_an_update_names_its_version() {
+    let live = updated(
+        None,
+        &pod(&json!({"spec": {"replicas": 1}})),
+        by("kubectl-edit"),
+    );
+    let config = pod(&json!({"spec": {"replicas": 2}}));
+    let failure = apply(Some(&live), &config, &builtin(), by("me"), false).expect_err("conflict");
+    assert_eq!(
+        failure.message,
+        "Apply failed with 1 conflict: conflict with \"kubectl-edit\" using v1: .spec.replicas"
+    );
+}
+
+#[test]
+fn what_is_no_longer_applied_goes_unless_somebody_else_manages_it() {
+    let all = pod(&json!({
+        "metadata": {"labels": {"a": "1", "b": "2"}},
+        "spec": {"x": 1, "containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]},
+    }));
+    let live = applied(None, &all, by("me"));
+    let live = applied(
+        Some(&live),
+        &pod(&json!({"metadata": {"labels": {"b": "2"}}})),
+        by("you"),
+    );
+    let mut defaulted = live.clone();
+    defaulted["spec"]["containers"][1]["stdin"] = json!(false);
+    let less = pod(&json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let after = applied(Some(&defaulted), &less, by("me"));
+    assert_eq!(after["metadata"]["labels"], json!({"b": "2"}));
+    assert_eq!(
+        after["spec"],
+        json!({"containers": [{"name": "c", "image": "i"}]}),
+        "an item goes with what was filled into it"
+    );
+}
+
+#[test]
+fn what_tells_items_apart_stays_while_somebody_has_a_field_in_one() {
+    let config = pod(&json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let live = applied(None, &config, by("me"));
+    let mut object = live.clone();
+    object["spec"]["containers"][0]["stdin"] = json!(true);
+    let live = updated(Some(&live), &object, by("you"));
+    let after = applied(Some(&live), &pod(&json!({})), by("me"));
+    assert_eq!(
+        after["spec"]["containers"],
+        json!([{"name": "c", "stdin": true}])
+    );
+    assert_eq!(fields(&after, "me"), Value::Null);
+}
+
+#[test]
+fn lists_are_in_the_order_applied_with_what_others_added() {
+    let config = pod(&json!({"spec": {"containers": [{"name": "a"}, {"name": "c"}]}}));
+    let live = applied(None, &config, by("me"));
+    let config = pod(&json!({"spec": {"containers": [{"name": "b"}]}}));
+    let live = applied(Some(&live), &config, by("you"));
+    let config = pod(&json!({"spec": {"containers": [{"name": "c"}, {"name": "a"}]}}));
+    let live = applied(Some(&live), &config, by("me"));
+    let names: Vec<_> = live["spec"]["containers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| item["name"].clone())
+        .collect();
+    assert_eq!(names.len(), 3);
+    assert!(
+        names.iter().position(|name| name == "c") < names.iter().position(|name| name == "a"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn items_without_their_keys_or_there_twice_cannot_be_applied() {
+    for (containers, why) in [
+        (json!([{"image": "i"}]), "omits key field \"name\""),
+        (json!([{"name": "a"}, {"name": "a"}]), "duplicate entries"),
+    ] {
+        let config = pod(&json!({"spec": {"containers": containers}}));
+        let failure = apply(None, &config, &builtin(), by("me"), false).expect_err(why);
+        assert_eq!(failure.code, 500);
+        assert!(failure.message.contains(why), "{failure}");
+    }
+}
+
+#[test]
+fn managed_fields_cannot_be_applied() {
+    let config = pod(&json!({"metadata": {"managedFields": [{}]}}));
+    let failure = apply(None, &config, &builtin(), by("me"), false).expect_err("refused");
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (400, "metadata.managedFields must be nil")
+    );
+    let none = pod(&json!({"metadata": {"managedFields": []}}));
+    assert!(apply(None, &none, &builtin(), by("me"), false).is_ok());
+}
+
+#[test]
+fn an_update_owns_what_it_changed_and_nobody_what_is_gone() {
+    let live = updated(
+        None,
+        &pod(
+            &json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        ),
+        by("you"),
+    );
+    assert_eq!(
+        fields(&live, "you"),
+        json!({
+            "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:name": {}}}},
+        })
+    );
+    let mut object = live.clone();
+    object["spec"]["containers"][0]["image"] = json!("j");
+    object["metadata"]["labels"] = json!({"b": "2"});
+    let live = updated(Some(&live), &object, by("me"));
+    assert_eq!(
+        fields(&live, "me"),
+        json!({
+            "f:metadata": {"f:labels": {"f:b": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {"f:image": {}}}},
+        })
+    );
+    assert_eq!(
+        fields(&live, "you"),
+        json!({
+            "f:metadata": {"f:labels": {}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}}}},
+        })
+    );
+}
+
+#[test]
+fn an_update_that_changes_nothing_keeps_the_accounts() {
+    let live = updated(None, &pod(&json!({"spec": {"x": 1}})), by("me"));
+    assert_eq!(updated(Some(&live), &live, later(by("me"))), live);
+    assert_eq!(updated(Some(&live), &live, later(by("you"))), live);
+}
+
+#[test]
+fn writes_of_status_are_accounted_for_apart() {
+    let live = updated(None, &pod(&json!({"spec": {"x": 1}})), by("me"));
+    let mut object = live.clone();
+    object["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    let status = Writer {
+        subresource: "status",
+        ..by("me")
+    };
+    let live = updated(Some(&live), &object, status);
+    let entries = live["metadata"]["managedFields"]
+        .as_array()
+        .expect("a list");
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[1]["subresource"], "status");
+    assert_eq!(
+        entries[1]["fieldsV1"],
+        json!({"f:status": {"f:conditions": {".": {}, "k:{\"type\":\"Ready\"}": {".": {}, "f:status": {}, "f:type": {}}}}})
+    );
+    // And applied: what else is in the configuration does not count.
+    let config = pod(
+        &json!({"metadata": {"labels": {"a": "b"}}, "spec": {"x": 2}, "status": {"phase": "Running"}}),
+    );
+    let after = applied(
+        Some(&live),
+        &config,
+        Writer {
+            subresource: "status",
+            ..by("you")
+        },
+    );
+    assert_eq!(after["spec"], json!({"x": 1}));
+    assert_eq!(after["metadata"].get("labels"), None);
+    assert_eq!(fields(&after, "you"), json!({"f:status": {"f:phase": {}}}));
+}
+
+#[test]
+fn accounts_are_dropped_by_one_empty_entry_and_kept_by_an_empty_list() {
+    let live = updated(None, &pod(&json!({"spec": {"x": 1}})), by("me"));
+    let mut object = live.clone();
+    object["metadata"]["managedFields"] = json!([]);
+    assert_eq!(updated(Some(&live), &object, by("me")), live);
+    object["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Nonsense"}]);
+    assert_eq!(updated(Some(&live), &object, by("me")), live);
+    object["metadata"]["managedFields"] = json!([{}]);
+    let reset = updated(Some(&live), &object, by("me"));
+    assert_eq!(reset["metadata"].get("managedFields"), None);
+    // What nobody accounted for belongs to somebody else once it is applied to.
+    let config = pod(&json!({"spec": {"x": 2}}));
+    let failure = apply(Some(&reset), &config, &builtin(), by("me"), false).expect_err("conflict");
+    assert!(failure.message.contains("before-first-apply"), "{failure}");
+}
+
+#[test]
+fn the_oldest_updaters_become_one() {
+    let mut live = pod(&json!({"spec": {}}));
+    for number in 0..14 {
+        let mut object = live.clone();
+        object["spec"][format!("x{number}")] = json!(number);
+        let manager = format!("manager-{number}");
+        let mut writer = by(&manager);
+        writer.now += jiff::SignedDuration::from_secs(number);
+        live = updated(Some(&live), &object, writer);
+    }
+    let entries = live["metadata"]["managedFields"]
+        .as_array()
+        .expect("a list");
+    assert_eq!(entries.len(), MAX_UPDATERS);
+    assert_eq!(entries[0]["manager"], ANCIENT);
+    assert_eq!(
+        fields(&live, ANCIENT)["f:spec"]
+            .as_object()
+            .map(serde_json::Map::len),
+        Some(5)
+    );
+}
+
+mod properties {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn configs() -> impl Strategy<Value = Value> {
+        let container = (
+            "[abc]",
+            proptest::option::of("[ij]"),
+            proptest::option::of(80..82u16),
+        )
+            .prop_map(|(name, image, port)| {
+                let mut container = json!({"name": name});
+                if let Some(image) = image {
+                    container["image"] = json!(image);
+                }
+                if let Some(port) = port {
+                    container["ports"] = json!([{"containerPort": port}]);
+                }
+                container
+            });
+        (
+            proptest::collection::btree_map("[abc]", "[12]", 0..3),
+            proptest::collection::vec(container, 0..3),
+            proptest::collection::btree_set("[ab]/[cd]", 0..3),
+            proptest::option::of(proptest::collection::vec("[xy]", 0..3)),
+        )
+            .prop_map(|(labels, containers, finalizers, args)| {
+                let containers: BTreeMap<String, Value> = containers
+                    .into_iter()
+                    .map(|item| (item["name"].to_string(), item))
+                    .collect();
+                let containers: Vec<Value> = containers.into_values().collect();
+                pod(&json!({
+                    "metadata": {"labels": labels, "finalizers": finalizers},
+                    "spec": {"containers": containers, "tolerations": args},
+                }))
+            })
+    }
+
+    /// Whether every step leads somewhere.
+    fn lead(fields: &Fields, all: &Fields) -> bool {
+        fields.steps.iter().all(|(step, inner)| {
+            all.steps
+                .get(step)
+                .is_some_and(|known| known.steps.is_empty() || lead(inner, known))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn applying_twice_is_applying_once(one in configs(), two in configs()) {
+            let live = applied(None, &one, by("you"));
+            let once = apply(Some(&live), &two, &builtin(), by("me"), true).expect("forced");
+            let twice = apply(Some(&once), &two, &builtin(), later(by("me")), false);
+            prop_assert_eq!(twice, Ok(once));
+        }
+
+        #[test]
+        fn nobody_owns_what_is_not_there(one in configs(), two in configs(), three in configs()) {
+            let live = applied(None, &one, by("a"));
+            let live = apply(Some(&live), &two, &builtin(), by("b"), true).expect("forced");
+            let mut object = three;
+            object["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
+            let live = updated(Some(&live), &object, by("c"));
+            let kind = builtin();
+            let all = fields_of(&live, At::root(&kind));
+            for entry in entries_of(&live).expect("parses") {
+                prop_assert!(lead(&entry.fields, &all), "{:?} of {}", entry, live);
+            }
+        }
+
+        #[test]
+        fn applying_nothing_drops_just_what_was_the_managers_alone(one in configs(), two in configs()) {
+            let live = applied(None, &one, by("you"));
+            let both = apply(Some(&live), &two, &builtin(), by("me"), true).expect("forced");
+            let after = applied(Some(&both), &pod(&json!({})), by("me"));
+            let kind = builtin();
+            let all = fields_of(&after, At::root(&kind));
+            prop_assert_eq!(fields(&after, "me"), Value::Null);
+            // What you still manage is still there, with the value it had.
+            for entry in entries_of(&both).expect("parses") {
+                if entry.manager == "you" {
+                    prop_assert!(lead(&entry.fields, &all), "{:?} of {}", entry, after);
+                }
+            }
+            let lost = compare(Some(&both), Some(&after), At::root(&kind));
+            let mut mine = Fields::default();
+            for entry in entries_of(&both).expect("parses") {
+                if entry.manager == "me" { mine.add(&entry.fields); }
+            }
+            prop_assert!(lead(&lost.removed, &mine), "lost {:?} of {:?}", lost.removed, mine);
+        }
+
+        #[test]
+        fn fields_parse_back(config in configs()) {
+            let fields = fields_of(&config, At::root(&builtin()));
+            prop_assert_eq!(Fields::from_json(&fields.to_json()), Some(fields));
+        }
+    }
+}
