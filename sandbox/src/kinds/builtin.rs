@@ -19,7 +19,6 @@ pub(super) fn rows() -> Vec<Row> {
     const STATUS: &[&str] = &["status"];
     vec![
         row::<core::ConfigMap>().short(&["cm"]),
-        row::<core::Endpoints>().short(&["ep"]),
         row::<core::Event>().short(&["ev"]),
         row::<core::Namespace>().short(&["ns"]).sub(STATUS),
         row::<core::Node>().short(&["no"]).sub(&["proxy", "status"]),
@@ -203,7 +202,7 @@ impl Row {
                 .filter(|name| *name != "status" && (*name != "ephemeralcontainers" || minor >= 23))
                 .collect(),
             virtual_only: self.virtual_only,
-            columns: vec![],
+            columns: crate::table::columns(self.kind, minor),
             schema: Schema::Builtin(self.definition),
         })
     }

@@ -1,0 +1,559 @@
+//! Which columns each built-in kind has, and what is in them.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::pod::Summary;
+use super::{age, condition, duration, list, or_none, text};
+use crate::kinds::{Column, Source};
+use crate::object::{deleting, meta};
+
+type Code = fn(&Value, Timestamp) -> Value;
+
+/// The columns of a built-in kind, as a minor version prints them.
+pub(crate) fn columns(kind: &str, minor: u32) -> Vec<Column> {
+    let mut columns = match kind {
+        "Event" => return events(),
+        "Role" | "ClusterRole" | "CustomResourceDefinition" => return vec![name(), created()],
+        "Pod" => pods(minor),
+        "Namespace" => vec![path(
+            "Status",
+            "string",
+            ".status.phase",
+            "Phase of its life",
+        )],
+        "Secret" => vec![
+            path("Type", "string", ".type", "What the data is for"),
+            code("Data", "string", "Number of entries", |it, _| {
+                count(&it["data"])
+            }),
+        ],
+        "ConfigMap" => vec![code("Data", "string", "Number of entries", |it, _| {
+            (entries(&it["data"]) + entries(&it["binaryData"])).into()
+        })],
+        // Nothing has filled the list since 1.24, and it is not shown since 1.35.
+        "ServiceAccount" if minor < 35 => {
+            vec![code("Secrets", "string", "Number of secrets", |it, _| {
+                list(&it["secrets"]).count().into()
+            })]
+        }
+        "Service" => services(),
+        "Node" => nodes(),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workloads(kind),
+        "Job" => jobs(minor),
+        "Lease" => vec![path(
+            "Holder",
+            "string",
+            ".spec.holderIdentity",
+            "Who has it",
+        )],
+        "RoleBinding" | "ClusterRoleBinding" => bindings(),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
+            vec![code(
+                "Webhooks",
+                "integer",
+                "Number of webhooks",
+                |it, _| list(&it["webhooks"]).count().into(),
+            )]
+        }
+        _ => vec![],
+    };
+    // Age is the last of the columns always shown, but for a node's version.
+    let before = columns
+        .iter()
+        .position(|it| it.priority > 0 || it.name == "Version");
+    columns.insert(
+        before.unwrap_or(columns.len()),
+        code("Age", "string", CREATED, |it, now| {
+            age(&it["metadata"]["creationTimestamp"], now).into()
+        }),
+    );
+    columns.insert(0, name());
+    if matches!(
+        kind,
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job"
+    ) {
+        columns.extend(template(kind));
+    }
+    columns
+}
+
+/// The columns of a custom kind: its name, and those it declares, or its age.
+pub(super) fn custom(declared: &[Column]) -> Vec<Column> {
+    let mut columns = vec![name()];
+    columns.extend_from_slice(declared);
+    if declared.is_empty() {
+        columns.push(path("Age", "date", ".metadata.creationTimestamp", CREATED));
+    }
+    columns
+}
+
+const CREATED: &str = "When it was created";
+
+fn column(name: &str, kind: &str, value: Source, description: &str) -> Column {
+    Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        format: String::new(),
+        priority: 0,
+        description: description.to_owned(),
+        value,
+    }
+}
+
+fn path(name: &str, kind: &str, path: &str, description: &str) -> Column {
+    column(name, kind, Source::Path(path.to_owned()), description)
+}
+
+fn code(name: &str, kind: &str, description: &str, code: Code) -> Column {
+    column(name, kind, Source::Code(code), description)
+}
+
+/// Shown with `-o wide` only.
+fn wide(name: &str, description: &str, code: Code) -> Column {
+    let mut column = column(name, "string", Source::Code(code), description);
+    column.priority = 1;
+    column
+}
+
+fn name() -> Column {
+    let mut column = path("Name", "string", ".metadata.name", "Unique among its kind");
+    "name".clone_into(&mut column.format);
+    column
+}
+
+fn created() -> Column {
+    code("Created At", "date", CREATED, |it, _| {
+        meta(it, "creationTimestamp").into()
+    })
+}
+
+fn pods(minor: u32) -> Vec<Column> {
+    const RESTARTS: &str = "Times containers were restarted";
+    vec![
+        code("Ready", "string", "Ready containers, of all", |pod, _| {
+            Summary::of(pod).ready.into()
+        }),
+        code("Status", "string", "What its containers do", |pod, _| {
+            Summary::of(pod).status.into()
+        }),
+        if minor < 22 {
+            code("Restarts", "integer", RESTARTS, |pod, _| {
+                Summary::of(pod).restarts.into()
+            })
+        } else {
+            code("Restarts", "string", RESTARTS, |pod, now| {
+                Summary::of(pod).restarts(now).into()
+            })
+        },
+        wide("IP", "Address", |pod, _| {
+            or_none(&pod["status"]["podIP"]).into()
+        }),
+        wide("Node", "Where it runs", |pod, _| {
+            or_none(&pod["spec"]["nodeName"]).into()
+        }),
+        wide(
+            "Nominated Node",
+            "Where it is to run once there is room",
+            |pod, _| or_none(&pod["status"]["nominatedNodeName"]).into(),
+        ),
+        wide("Readiness Gates", "Gates passed, of all", |pod, _| {
+            let gates = || list(&pod["spec"]["readinessGates"]);
+            let passed = gates().filter(|it| condition(&pod["status"], text(&it["conditionType"])));
+            match gates().count() {
+                0 => "<none>".into(),
+                all => format!("{}/{all}", passed.count()).into(),
+            }
+        }),
+    ]
+}
+
+fn services() -> Vec<Column> {
+    vec![
+        path("Type", "string", ".spec.type", "How it can be reached"),
+        code("Cluster-IP", "string", "Address in the cluster", |it, _| {
+            or_none(&it["spec"]["clusterIP"]).into()
+        }),
+        code(
+            "External-IP",
+            "string",
+            "Addresses outside of it",
+            |it, _| {
+                let own = list(&it["spec"]["externalIPs"]).map(text);
+                let given = list(&it["status"]["loadBalancer"]["ingress"]).map(|at| {
+                    if at["ip"].is_string() {
+                        text(&at["ip"])
+                    } else {
+                        text(&at["hostname"])
+                    }
+                });
+                match text(&it["spec"]["type"]) {
+                    "ExternalName" => text(&it["spec"]["externalName"]).into(),
+                    "LoadBalancer" => joined(given.chain(own), ",", "<pending>").into(),
+                    _ => joined(own, ",", "<none>").into(),
+                }
+            },
+        ),
+        code("Port(s)", "string", "Ports it has", |it, _| {
+            let ports = list(&it["spec"]["ports"]).map(|port| {
+                let node = port["nodePort"].as_u64().filter(|node| *node > 0);
+                let node = node.map_or_else(String::new, |node| format!(":{node}"));
+                format!("{}{node}/{}", port["port"], text(&port["protocol"]))
+            });
+            joined(ports, ",", "<none>").into()
+        }),
+        wide("Selector", "Labels of its pods", |it, _| {
+            labels(&it["spec"]["selector"]).into()
+        }),
+    ]
+}
+
+fn nodes() -> Vec<Column> {
+    fn address(node: &Value, kind: &str) -> Value {
+        let mut all = list(&node["status"]["addresses"]);
+        let found = all.find(|it| it["type"] == kind);
+        found.map_or_else(|| "<none>".into(), |it| it["address"].clone())
+    }
+    fn unknown(info: &Value) -> Value {
+        if text(info).is_empty() {
+            "<unknown>".into()
+        } else {
+            info.clone()
+        }
+    }
+    vec![
+        code("Status", "string", "Whether it takes pods", |node, _| {
+            let mut ready = list(&node["status"]["conditions"]);
+            let ready = match ready.find(|it| it["type"] == "Ready") {
+                Some(ready) if ready["status"] == "True" => "Ready",
+                Some(_) => "NotReady",
+                None => "Unknown",
+            };
+            let closed = node["spec"]["unschedulable"] == true;
+            format!("{ready}{}", if closed { ",SchedulingDisabled" } else { "" }).into()
+        }),
+        code("Roles", "string", "Roles told by its labels", |node, _| {
+            let labels = node["metadata"]["labels"].as_object();
+            let roles = labels.into_iter().flatten().filter_map(|(label, value)| {
+                match label.strip_prefix("node-role.kubernetes.io/") {
+                    Some("") | None if label != "kubernetes.io/role" => None,
+                    Some(role) => Some(role),
+                    None => value.as_str().filter(|role| !role.is_empty()),
+                }
+            });
+            joined(roles, ",", "<none>").into()
+        }),
+        path(
+            "Version",
+            "string",
+            ".status.nodeInfo.kubeletVersion",
+            "Of the kubelet",
+        ),
+        wide("Internal-IP", "Address in the cluster", |node, _| {
+            address(node, "InternalIP")
+        }),
+        wide("External-IP", "Address outside of it", |node, _| {
+            address(node, "ExternalIP")
+        }),
+        wide("OS-Image", "Operating system", |node, _| {
+            unknown(&node["status"]["nodeInfo"]["osImage"])
+        }),
+        wide("Kernel-Version", "Kernel", |node, _| {
+            unknown(&node["status"]["nodeInfo"]["kernelVersion"])
+        }),
+        wide("Container-Runtime", "What runs containers", |node, _| {
+            unknown(&node["status"]["nodeInfo"]["containerRuntimeVersion"])
+        }),
+    ]
+}
+
+fn bindings() -> Vec<Column> {
+    fn subjects(binding: &Value, kind: &str) -> Value {
+        let of_kind = list(&binding["subjects"]).filter(|it| it["kind"] == kind);
+        let names = of_kind.map(|it| match text(&it["namespace"]) {
+            namespace if kind == "ServiceAccount" => format!("{namespace}/{}", text(&it["name"])),
+            _ => text(&it["name"]).to_owned(),
+        });
+        joined(names, ", ", "").into()
+    }
+    vec![
+        code("Role", "string", "What is granted", |it, _| {
+            format!(
+                "{}/{}",
+                text(&it["roleRef"]["kind"]),
+                text(&it["roleRef"]["name"])
+            )
+            .into()
+        }),
+        wide("Users", "Users it is granted to", |it, _| {
+            subjects(it, "User")
+        }),
+        wide("Groups", "Groups it is granted to", |it, _| {
+            subjects(it, "Group")
+        }),
+        wide(
+            "ServiceAccounts",
+            "ServiceAccounts it is granted to",
+            |it, _| subjects(it, "ServiceAccount"),
+        ),
+    ]
+}
+
+fn workloads(kind: &str) -> Vec<Column> {
+    match kind {
+        "Deployment" => vec![
+            code("Ready", "string", "Ready pods, of those wanted", |it, _| {
+                ready(&it["status"]["readyReplicas"], &it["spec"]["replicas"])
+            }),
+            code(
+                "Up-to-date",
+                "string",
+                "Pods of the newest template",
+                |it, _| number(&it["status"]["updatedReplicas"]).into(),
+            ),
+            code("Available", "string", "Pods that can be used", |it, _| {
+                number(&it["status"]["availableReplicas"]).into()
+            }),
+        ],
+        "ReplicaSet" => vec![
+            path("Desired", "integer", ".spec.replicas", "Pods wanted"),
+            path("Current", "integer", ".status.replicas", "Pods there are"),
+            path(
+                "Ready",
+                "integer",
+                ".status.readyReplicas",
+                "Pods that are ready",
+            ),
+        ],
+        "StatefulSet" => vec![code(
+            "Ready",
+            "string",
+            "Ready pods, of those wanted",
+            |it, _| ready(&it["status"]["readyReplicas"], &it["spec"]["replicas"]),
+        )],
+        "DaemonSet" => vec![
+            path(
+                "Desired",
+                "integer",
+                ".status.desiredNumberScheduled",
+                "Nodes that should have it",
+            ),
+            path(
+                "Current",
+                "integer",
+                ".status.currentNumberScheduled",
+                "Nodes that have it",
+            ),
+            path(
+                "Ready",
+                "integer",
+                ".status.numberReady",
+                "Nodes where it is ready",
+            ),
+            path(
+                "Up-to-date",
+                "integer",
+                ".status.updatedNumberScheduled",
+                "Nodes with the newest template",
+            ),
+            path(
+                "Available",
+                "integer",
+                ".status.numberAvailable",
+                "Nodes where it can be used",
+            ),
+            code("Node Selector", "string", "Labels of the nodes", |it, _| {
+                labels(&it["spec"]["template"]["spec"]["nodeSelector"]).into()
+            }),
+        ],
+        _ => vec![],
+    }
+}
+
+fn jobs(minor: u32) -> Vec<Column> {
+    let mut columns = vec![
+        code(
+            "Completions",
+            "string",
+            "Pods that succeeded, of those wanted",
+            |it, _| {
+                let done = number(&it["status"]["succeeded"]);
+                let at_once = number(&it["spec"]["parallelism"]);
+                match it["spec"]["completions"].as_i64() {
+                    Some(all) => format!("{done}/{all}").into(),
+                    None if at_once > 1 => format!("{done}/1 of {at_once}").into(),
+                    None => format!("{done}/1").into(),
+                }
+            },
+        ),
+        code("Duration", "string", "Time it took so far", |it, now| {
+            let started = text(&it["status"]["startTime"]).parse();
+            let ended = text(&it["status"]["completionTime"]).parse().unwrap_or(now);
+            started.map_or_else(|_| "".into(), |started| duration(started, ended).into())
+        }),
+    ];
+    if minor >= 31 {
+        columns.insert(
+            0,
+            code("Status", "string", "What has become of it", |it, _| {
+                let is = |kind| condition(&it["status"], kind);
+                let told = [
+                    (is("Complete"), "Complete"),
+                    (is("Failed"), "Failed"),
+                    (deleting(it), "Terminating"),
+                    (is("Suspended"), "Suspended"),
+                    (is("FailureTarget"), "FailureTarget"),
+                    (is("SuccessCriteriaMet"), "SuccessCriteriaMet"),
+                ];
+                let told = told.iter().find(|(so, _)| *so);
+                told.map_or("Running", |(_, told)| told).into()
+            }),
+        );
+    }
+    columns
+}
+
+/// What workloads show of their pods' template.
+fn template(kind: &str) -> Vec<Column> {
+    fn containers(it: &Value, field: &str) -> Value {
+        let all = list(&it["spec"]["template"]["spec"]["containers"]);
+        joined(all.map(|container| text(&container[field])), ",", "").into()
+    }
+    let mut columns = vec![
+        wide("Containers", "Their names", |it, _| containers(it, "name")),
+        wide("Images", "Their images", |it, _| containers(it, "image")),
+    ];
+    if kind != "StatefulSet" {
+        columns.push(wide("Selector", "Labels of its pods", |it, _| {
+            selector(&it["spec"]["selector"]).into()
+        }));
+    }
+    columns
+}
+
+fn events() -> Vec<Column> {
+    /// A field by its name in the core group, or in `events.k8s.io`.
+    fn either<'a>(event: &'a Value, core: &str, newer: &str) -> &'a Value {
+        event.get(core).unwrap_or(&event[newer])
+    }
+    fn first<'a>(event: &'a Value, core: &str, newer: &str) -> &'a Value {
+        match either(event, core, newer) {
+            Value::Null => &event["eventTime"],
+            time => time,
+        }
+    }
+    fn source(event: &Value) -> Value {
+        let source = either(event, "source", "deprecatedSource");
+        let reporter = either(event, "reportingComponent", "reportingController");
+        let parts = [
+            (&source["component"], reporter),
+            (&source["host"], &event["reportingInstance"]),
+        ]
+        .map(|(old, new)| {
+            if text(old).is_empty() {
+                text(new)
+            } else {
+                text(old)
+            }
+        });
+        joined(parts.into_iter().filter(|part| !part.is_empty()), ", ", "").into()
+    }
+    let mut last = name();
+    last.priority = 1;
+    vec![
+        code(
+            "Last Seen",
+            "string",
+            "Time since it happened last",
+            |it, now| {
+                let last = match &it["series"]["lastObservedTime"] {
+                    Value::Null => match either(it, "lastTimestamp", "deprecatedLastTimestamp") {
+                        Value::Null => first(it, "firstTimestamp", "deprecatedFirstTimestamp"),
+                        last => last,
+                    },
+                    series => series,
+                };
+                age(last, now).into()
+            },
+        ),
+        path("Type", "string", ".type", "Normal or Warning"),
+        path("Reason", "string", ".reason", "Why, in a word"),
+        code("Object", "string", "What it is about", |it, _| {
+            let about = either(it, "involvedObject", "regarding");
+            let kind = text(&about["kind"]).to_lowercase();
+            match text(&about["name"]) {
+                "" => kind.into(),
+                name => format!("{kind}/{name}").into(),
+            }
+        }),
+        wide("Subobject", "Which part of it", |it, _| {
+            text(&either(it, "involvedObject", "regarding")["fieldPath"]).into()
+        }),
+        wide("Source", "Who reports it", |it, _| source(it)),
+        code("Message", "string", "What happened", |it, _| {
+            text(either(it, "message", "note")).trim().into()
+        }),
+        wide("First Seen", "Time since it happened first", |it, now| {
+            age(first(it, "firstTimestamp", "deprecatedFirstTimestamp"), now).into()
+        }),
+        wide("Count", "How often it happened", |it, _| {
+            let series = it["series"]["count"].as_i64();
+            let count = series.or_else(|| either(it, "count", "deprecatedCount").as_i64());
+            count.filter(|count| *count > 0).unwrap_or(1).into()
+        }),
+        last,
+    ]
+}
+
+fn count(map: &Value) -> Value {
+    entries(map).into()
+}
+
+fn entries(map: &Value) -> usize {
+    map.as_object().map_or(0, serde_json::Map::len)
+}
+
+/// 0 if there is none.
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_default()
+}
+
+fn ready(some: &Value, all: &Value) -> Value {
+    format!("{}/{}", number(some), number(all)).into()
+}
+
+fn joined(parts: impl Iterator<Item = impl ToString>, between: &str, none: &str) -> String {
+    let parts: Vec<String> = parts.map(|part| part.to_string()).collect();
+    if parts.is_empty() {
+        none.to_owned()
+    } else {
+        parts.join(between)
+    }
+}
+
+/// `a=1,b=2`
+fn labels(map: &Value) -> String {
+    let pairs = map.as_object().into_iter().flatten();
+    joined(
+        pairs.map(|(label, value)| format!("{label}={}", text(value))),
+        ",",
+        "<none>",
+    )
+}
+
+/// A label selector as `kubectl` takes one.
+fn selector(selector: &Value) -> String {
+    let equal = selector["matchLabels"].as_object().into_iter().flatten();
+    let equal = equal.map(|(label, value)| format!("{label}={}", text(value)));
+    let others = list(&selector["matchExpressions"]).map(|it| {
+        let key = text(&it["key"]);
+        let values = joined(list(&it["values"]).map(text), ",", "");
+        match text(&it["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        }
+    });
+    joined(equal.chain(others), ",", "<none>")
+}
