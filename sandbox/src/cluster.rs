@@ -1,9 +1,15 @@
 //! What the parts of the sandbox share, and the handle of a running one.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,10 +19,15 @@ use crate::faults::Faults;
 use crate::kinds::Kinds;
 use crate::pki::Pki;
 use crate::release::Release;
+use crate::server::Audit;
 use crate::store::Store;
+use crate::{controllers, pods, server};
 
 /// Name of the one node.
 pub const NODE: &str = "sandbox";
+
+/// Namespaces every cluster begins with.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// What the parts share.
 #[derive(Debug)]
@@ -47,6 +58,8 @@ pub struct Cluster {
     pub stop: CancellationToken,
     /// Every task.
     pub tasks: TaskTracker,
+    /// What was asked, by whom.
+    pub audit: Audit,
 }
 
 /// How to start a sandbox.
@@ -86,8 +99,59 @@ impl Sandbox {
     ///
     /// # Errors
     /// A port that is taken, an address that is not loopback, a directory that cannot be made.
-    pub async fn start(_options: Options) -> anyhow::Result<Self> {
-        todo!("cluster")
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let Options {
+            listen,
+            kubelet_listen,
+            release,
+            dir,
+        } = options;
+        let api = bind("API server", listen).await?;
+        let kubelet = bind("kubelet", kubelet_listen).await?;
+        let (dir, scratch) = if let Some(dir) = dir {
+            std::fs::create_dir_all(&dir)
+                .with_context(|| format!("failed to make the directory {}", dir.display()))?;
+            (dir, None)
+        } else {
+            let scratch = tempfile::Builder::new()
+                .prefix("drawbridge-sandbox-")
+                .tempdir()
+                .context("failed to make a scratch directory")?;
+            (scratch.path().to_owned(), Some(scratch))
+        };
+        let cluster = Arc::new(Cluster {
+            store: Arc::default(),
+            kinds: Kinds::builtin(release),
+            clock: Clock::default(),
+            release,
+            pki: Pki::new()?,
+            tokens: Tokens::new()?,
+            faults: Faults::default(),
+            pods: pods::Pods::default(),
+            address: api.local_addr()?,
+            kubelet: kubelet.local_addr()?,
+            audit: Audit::new(&dir)?,
+            dir,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let begin = crate::auth::rbac::bootstrap()
+            .into_iter()
+            .chain(NAMESPACES.map(namespace))
+            .chain([cluster.node()]);
+        for object in begin {
+            cluster.plant(object)?;
+        }
+        let sandbox = Self {
+            cluster: Arc::clone(&cluster),
+            _scratch: scratch,
+        };
+        let tasks = &cluster.tasks;
+        tasks.spawn(pods::run(Arc::clone(&cluster)));
+        tasks.spawn(pods::serve_kubelet(Arc::clone(&cluster), kubelet));
+        tasks.spawn(server::serve(Arc::clone(&cluster), api));
+        controllers::start(&cluster).await;
+        Ok(sandbox)
     }
 
     /// What its parts share, faults and clock among them.
@@ -106,8 +170,34 @@ impl Sandbox {
     ///
     /// # Errors
     /// When a name cannot be put into a certificate.
-    pub fn kubeconfig(&self, _user: &str, _groups: &[&str]) -> anyhow::Result<String> {
-        todo!("cluster")
+    pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<String> {
+        let issued = self.cluster.pki.client(user, groups)?;
+        let user = serde_json::to_string(user)?; // quoted as YAML wants it, too
+        let (url, encode) = (self.url(), |pem: &str| BASE64_STANDARD.encode(pem));
+        let (authority, certificate) = (
+            encode(self.cluster.pki.authority()),
+            encode(&issued.certificate),
+        );
+        let key = encode(&issued.key);
+        Ok(format!(
+            "apiVersion: v1
+kind: Config
+current-context: sandbox
+contexts:
+  - name: sandbox
+    context: {{cluster: sandbox, user: {user}, namespace: default}}
+clusters:
+  - name: sandbox
+    cluster:
+      server: {url}
+      certificate-authority-data: {authority}
+users:
+  - name: {user}
+    user:
+      client-certificate-data: {certificate}
+      client-key-data: {key}
+"
+        ))
     }
 
     /// Ends every pod and every connection and waits for it.
@@ -122,6 +212,96 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.cluster.stop.cancel();
     }
+}
+
+impl Cluster {
+    /// Stores an object a cluster begins with.
+    fn plant(&self, mut object: Value) -> anyhow::Result<()> {
+        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        let kind = self
+            .kinds
+            .of(&api_version, &kind)
+            .with_context(|| format!("no kind {kind} in {api_version}"))?;
+        self.stamp(&kind, &mut object);
+        let namespace = crate::object::namespace(&object).to_owned();
+        let name = crate::object::name(&object).to_owned();
+        self.store
+            .create(Self::place(&kind, &namespace, &name), object)
+            .with_context(|| format!("failed to store {} {name}", kind.plural))?;
+        Ok(())
+    }
+
+    /// The one node: this machine, as far as pods see it.
+    fn node(&self) -> Value {
+        let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let version = format!("v1.{}.0", self.release.minor());
+        let mut node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": NODE, "labels": {
+                "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
+            }},
+            "spec": {},
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": self.kubelet.ip().to_string()},
+                    {"type": "Hostname", "address": NODE},
+                ],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": self.kubelet.port()}},
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status",
+                    "lastHeartbeatTime": now, "lastTransitionTime": now,
+                }],
+                "nodeInfo": {
+                    "architecture": architecture(), "operatingSystem": "linux", "kubeletVersion": version,
+                    "kubeProxyVersion": version, "containerRuntimeVersion": "sandbox://processes",
+                    "kernelVersion": "", "osImage": "Drawbridge sandbox: local processes, no containers",
+                    "machineID": "", "systemUUID": "", "bootID": "",
+                },
+            },
+        });
+        if self.release >= Release::V1_36 {
+            node["status"]["declaredFeatures"] = json!(["ExtendWebSocketsToKubelet"]);
+        }
+        node
+    }
+}
+
+/// As Kubernetes names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn namespace(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+    })
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        bail!(
+            "{address} is no loopback address: whoever reaches the sandbox runs commands as you, so it is for this \
+             machine alone"
+        );
+    }
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = if error.kind() == ErrorKind::AddrInUse {
+            format!(
+                "; something listens on port {} already, choose another",
+                address.port()
+            )
+        } else {
+            String::new()
+        };
+        anyhow::Error::new(error).context(format!("the {what} cannot listen on {address}{hint}"))
+    })
 }
 
 #[cfg(test)]
@@ -140,6 +320,7 @@ impl Cluster {
             pods: crate::pods::Pods::default(),
             address: nowhere,
             kubelet: nowhere,
+            audit: Audit::nowhere(),
             dir: PathBuf::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

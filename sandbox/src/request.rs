@@ -1,4 +1,4 @@
-//! What a request asks for: method, path, query to [`Attributes`], as Kubernetes' RequestInfo has it. Pure.
+//! What a request asks for: method, path, query to [`Attributes`], as Kubernetes' `RequestInfo` has it. Pure.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -81,12 +81,8 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
         path: path.to_owned(),
     };
     if asked.name.is_empty() && asked.verb == "get" {
-        asked.verb = if flag(query, "watch") {
-            "watch"
-        } else {
-            "list"
-        }
-        .to_owned();
+        let watched = flag(query, "watch");
+        if watched { "watch" } else { "list" }.clone_into(&mut asked.verb);
         asked.name = parameter(query, "fieldSelector")
             .and_then(|selector| crate::selector::Fields::parse(&selector).ok())
             .and_then(|fields| fields.exactly("metadata.name").map(str::to_owned))

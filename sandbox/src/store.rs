@@ -131,6 +131,39 @@ impl Store {
         (inner.revision, found)
     }
 
+    /// The same as it was at `revision`.
+    ///
+    /// # Errors
+    /// When the changes since then are no longer known.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        revision: u64,
+    ) -> Result<Vec<Arc<Value>>, TooOld> {
+        let inner = self.lock();
+        if revision < inner.forgotten {
+            return Err(TooOld {
+                oldest: inner.forgotten,
+            });
+        }
+        let meant = |key: &Key| {
+            *key.resource == *resource && namespace.is_none_or(|wanted| key.namespace == wanted)
+        };
+        let mut then: BTreeMap<&Key, &Arc<Value>> =
+            inner.objects.iter().filter(|(key, _)| meant(key)).collect();
+        let later = inner.log.iter().rev();
+        for event in later.take_while(|event| event.revision > revision) {
+            if meant(&event.key) {
+                match &event.before {
+                    Some(before) => then.insert(&event.key, before),
+                    None => then.remove(&event.key),
+                };
+            }
+        }
+        Ok(then.into_values().cloned().collect())
+    }
+
     /// Every object, whatever its kind.
     #[must_use]
     pub fn all(&self) -> Vec<(Key, Arc<Value>)> {
