@@ -74,12 +74,17 @@ fn form(accept: &str, release: Release) -> &'static str {
         .unwrap_or(JSON)
 }
 
-fn version(release: Release) -> Value {
-    let version = match release {
+/// The release as its `gitVersion` tells it.
+pub(crate) fn git_version(release: Release) -> &'static str {
+    match release {
         Release::V1_20 => "v1.20.2",
         Release::V1_30 => "v1.30.0",
         Release::V1_36 => "v1.36.0",
-    };
+    }
+}
+
+fn version(release: Release) -> Value {
+    let version = git_version(release);
     json!({
         "major": "1", "minor": release.minor().to_string(), "gitVersion": version, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": format!("{OS}/{ARCH}"),
