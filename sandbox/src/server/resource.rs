@@ -466,7 +466,6 @@ impl Call<'_> {
             subresource,
             request,
         )
-        .await
     }
 }
 
