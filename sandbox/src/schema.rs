@@ -1,49 +1,15 @@
-//! CustomResourceDefinitions: what their schema demands of objects, what it fills in, and what it takes out. Pure.
+//! What objects must look like: by the schema of a CustomResourceDefinition, or by the rules of a built-in kind. Pure.
+
+mod definition;
+mod structural;
+mod values;
 
 use serde_json::Value;
 
 use crate::kinds::Kind;
-use crate::release::Release;
 use crate::status::Cause;
-
-/// A CustomResourceDefinition's schema for one version, compiled.
-#[derive(Debug)]
-pub struct Structural {
-    /// As it was declared (`openAPIV3Schema`).
-    pub schema: Value,
-}
-
-impl Structural {
-    /// # Errors
-    /// What makes the schema not structural, or a rule that does not compile.
-    pub fn compile(_schema: &Value, _release: Release) -> Result<Self, Vec<Cause>> {
-        todo!("schema")
-    }
-
-    /// Takes out fields the schema does not name. Returns their paths, for `fieldValidation`.
-    pub fn prune(&self, _object: &mut Value) -> Vec<String> {
-        todo!("schema")
-    }
-
-    /// Fills in defaults.
-    pub fn default(&self, _object: &mut Value) {
-        todo!("schema")
-    }
-
-    /// What is wrong with an object, `before` being the one it replaces: schema first, then CEL rules.
-    #[must_use]
-    pub fn validate(&self, _object: &Value, _before: Option<&Value>) -> Vec<Cause> {
-        todo!("schema")
-    }
-}
-
-/// The kinds a CustomResourceDefinition defines, one for each served version.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn kinds_of(_definition: &Value, _release: Release) -> Result<Vec<Kind>, Vec<Cause>> {
-    todo!("schema")
-}
+pub use definition::kinds_of;
+pub use structural::Structural;
 
 /// Checks an object of a built-in kind by its Rust type and Kubernetes' own rules for names, labels, immutable fields and
 /// so on, as far as this product can meet them; fills in its defaults.
@@ -56,4 +22,48 @@ pub fn check_builtin(
     _before: Option<&Value>,
 ) -> Result<(), Vec<Cause>> {
     todo!("schema")
+}
+
+/// `FieldValueRequired`
+fn required(field: impl Into<String>, why: &str) -> Cause {
+    let message = if why.is_empty() {
+        "Required value".to_owned()
+    } else {
+        format!("Required value: {why}")
+    };
+    cause("FieldValueRequired", field, message)
+}
+
+/// `FieldValueInvalid`
+fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Cause {
+    cause(
+        "FieldValueInvalid",
+        field,
+        format!("Invalid value: {value}: {why}"),
+    )
+}
+
+/// `FieldValueNotSupported`
+fn unsupported<'a>(
+    field: impl Into<String>,
+    value: &Value,
+    supported: impl Iterator<Item = &'a str>,
+) -> Cause {
+    let supported: Vec<String> = supported.map(|value| format!("{value:?}")).collect();
+    cause(
+        "FieldValueNotSupported",
+        field,
+        format!(
+            "Unsupported value: {value}: supported values: {}",
+            supported.join(", ")
+        ),
+    )
+}
+
+fn cause(reason: &'static str, field: impl Into<String>, message: String) -> Cause {
+    Cause {
+        reason,
+        field: field.into(),
+        message,
+    }
 }

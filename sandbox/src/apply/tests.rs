@@ -6,7 +6,7 @@ use super::*;
 
 /// A built-in kind: how its lists are merged is known by their names.
 fn builtin() -> Kind {
-    kind(Schema::Builtin(json!({})))
+    kind(Schema::Builtin("".into()))
 }
 
 fn kind(schema: Schema) -> Kind {
@@ -21,6 +21,7 @@ fn kind(schema: Schema) -> Kind {
         categories: Vec::new(),
         namespaced: true,
         status: true,
+        generation: true,
         subresources: Vec::new(),
         virtual_only: false,
         columns: Vec::new(),
