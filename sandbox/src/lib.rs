@@ -40,7 +40,6 @@ pub mod rest;
 pub mod schema;
 pub mod selector;
 pub mod server;
-pub mod socket;
 pub mod status;
 pub mod store;
 pub mod table;

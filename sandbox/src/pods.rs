@@ -37,11 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Identity, rbac};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
-use crate::release::Release;
-use crate::request::Attributes;
 use crate::server::Body;
 use crate::status::Failure;
 use crate::store::{Change, Key, Watch};
@@ -195,38 +192,17 @@ impl Node {
 }
 
 /// Answers `…/pods/{pod}/{exec|attach|log|portforward}` of somebody who may: a WebSocket for the first two (SPDY is
-/// refused with the reason), text for `log`. From 1.35 on a WebSocket needs the right to `create`, too.
+/// refused with the reason), text for `log`.
 ///
 /// # Errors
 /// What the API server would answer before the upgrade.
 pub fn connect(
     cluster: &Arc<Cluster>,
-    who: &Identity,
     namespace: &str,
     pod: &str,
     subresource: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
-    if subresource != "log"
-        && request.method() == http::Method::GET
-        && cluster.release >= Release::V1_36
-    {
-        let create = Attributes {
-            verb: "create".to_owned(),
-            resource_request: true,
-            version: "v1".to_owned(),
-            namespace: namespace.to_owned(),
-            resource: "pods".to_owned(),
-            subresource: subresource.to_owned(),
-            name: pod.to_owned(),
-            path: request.uri().path().to_owned(),
-            ..Attributes::default()
-        };
-        let decision = rbac::decide(cluster, who, &create);
-        if !decision.allowed {
-            return Err(Failure::forbidden("", "pods", pod, &decision.reason));
-        }
-    }
     serve::from_api_server(cluster, namespace, pod, subresource, request)
 }
 

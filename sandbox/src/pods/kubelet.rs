@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::logs;
 use super::query::{Dialect, Query};
@@ -17,81 +14,41 @@ use crate::cluster::{Cluster, NODE};
 use crate::faults::KUBELET_RETURN;
 use crate::object;
 use crate::request::Attributes;
-use crate::server::Body;
-use crate::socket::Socket;
+use crate::server::{self, Body};
 use crate::status::Failure;
 
 /// Serves until the sandbox stops; while the kubelet is dead the port is closed.
 pub(super) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
     let mut listener = Some(listener);
     let mut lives = cluster.faults.kubelet.subscribe();
-    loop {
+    while !cluster.stop.is_cancelled() {
         let listening = match listener.take() {
             Some(listener) => Ok(listener),
             None => TcpListener::bind(cluster.kubelet).await,
         };
-        tokio::select! {
-            () = cluster.stop.cancelled() => return,
-            _ = lives.wait_for(|lives| !lives) => {}
-            () = accept(&cluster, listening) => {}
+        match listening {
+            Ok(listener) => {
+                let dead = cluster.stop.child_token();
+                let shared = Arc::clone(&cluster);
+                let served =
+                    server::listen(&cluster, listener, dead.clone(), move |request, peer| {
+                        let response = answer(&shared, peer.certificate.as_deref(), request);
+                        async move { response }
+                    });
+                tokio::select! {
+                    () = served => {}
+                    _ = lives.wait_for(|lives| !lives) => dead.cancel(),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, address = %cluster.kubelet, "the kubelet cannot listen");
+            }
         }
         tokio::select! {
             () = cluster.stop.cancelled() => return,
             _ = lives.wait_for(|lives| *lives) => {}
         }
         tokio::time::sleep(KUBELET_RETURN).await;
-    }
-}
-
-async fn accept(cluster: &Arc<Cluster>, listener: std::io::Result<TcpListener>) {
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(%error, address = %cluster.kubelet, "the kubelet cannot listen");
-            return;
-        }
-    };
-    let tls = TlsAcceptor::from(cluster.pki.server_config());
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, mostly: others must end first.
-            tokio::time::sleep(KUBELET_RETURN).await;
-            continue;
-        };
-        let (cluster, tls) = (Arc::clone(cluster), tls.clone());
-        cluster.tasks.clone().spawn(async move {
-            let mut lives = cluster.faults.kubelet.subscribe();
-            tokio::select! {
-                () = connection(&cluster, tls, Socket::new(stream)) => {}
-                _ = lives.wait_for(|lives| !lives) => {}
-                () = cluster.stop.cancelled() => {}
-            }
-        });
-    }
-}
-
-async fn connection(cluster: &Arc<Cluster>, tls: TlsAcceptor, socket: Socket) {
-    let reset = socket.reset();
-    let stream = match tls.accept(socket).await {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a TLS handshake with the kubelet failed"),
-    };
-    let certificate = stream.get_ref().1.peer_certificates();
-    let certificate = certificate.and_then(|chain| Some(chain.first()?.to_vec()));
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(reset.clone());
-        let (cluster, certificate) = (Arc::clone(cluster), certificate.clone());
-        async move {
-            Ok::<_, std::convert::Infallible>(answer(&cluster, certificate.as_deref(), request))
-        }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the kubelet broke");
     }
 }
 

@@ -19,8 +19,7 @@ use super::{spec, wire};
 use crate::cluster::Cluster;
 use crate::object;
 use crate::release::Release;
-use crate::server::Body;
-use crate::socket::Reset;
+use crate::server::{Body, Io};
 use crate::status::Failure;
 use crate::store::Key;
 
@@ -89,9 +88,6 @@ pub(super) fn from_api_server(
             return Err(Failure::new(500, "InternalError", why));
         }
         return logs::answer(cluster, &pod, &container, wanted);
-    }
-    if query.get("dryRun").is_some() {
-        return Err(Failure::bad_request("dryRun is not supported"));
     }
     if request.headers().get(UPGRADE).is_some() && !wire::is_upgrade(request.headers()) {
         return Err(Failure::bad_request(
@@ -225,12 +221,16 @@ impl Ask {
             streams,
             protocol,
             outlives_kubelet: self.hop == Hop::Translator,
-            reset: request.extensions().get::<Reset>().cloned(),
         };
         let upgrade = hyper::upgrade::on(&mut request);
         cluster.tasks.spawn(async move {
             match upgrade.await {
-                Ok(upgraded) => stream.run(TokioIo::new(upgraded)).await,
+                Ok(upgraded) => match upgraded.downcast::<TokioIo<Io>>() {
+                    Ok(parts) => stream.run(parts.io.into_inner(), parts.read_buf).await,
+                    Err(_) => {
+                        tracing::error!("a connection of another kind than the servers accept");
+                    }
+                },
                 Err(error) => tracing::debug!(%error, "a client left before its upgrade"),
             }
         });

@@ -1,8 +1,9 @@
 //! An open exec or attach: the process on one side, the WebSocket on the other.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::select;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -15,7 +16,7 @@ use super::query::Streams;
 use super::wire::{Idle, NORMAL, PROTOCOL_ERROR, Reader, Received, Writer};
 use crate::cluster::Cluster;
 use crate::faults::StreamFault;
-use crate::socket::Reset;
+use crate::server::Io;
 
 /// Seconds without data after which a connection is dropped: `stream_idle_timeout` of containerd and
 /// `defaultIdleConnectionTimeout` of the API server.
@@ -40,7 +41,6 @@ pub(super) struct Stream {
     /// Whether the API server, and not something on the node, speaks v5 to the client: it calls it a success when the
     /// kubelet dies (kubernetes/kubectl#1726).
     pub(super) outlives_kubelet: bool,
-    pub(super) reset: Option<Reset>,
 }
 
 /// Why a conversation was over.
@@ -56,45 +56,46 @@ enum Over {
 type Out<W> = Mutex<Writer<W>>;
 
 impl Stream {
-    /// Serves a client until either side is done. A process whose client left goes on, as in Kubernetes.
-    pub(super) async fn run<S: AsyncRead + AsyncWrite>(self, io: S) {
+    /// Serves a client until either side is done; `begun` was read from it already. A process whose client left goes on,
+    /// as in Kubernetes.
+    pub(super) async fn run(self, mut io: Io, begun: Bytes) {
         let mut process = None;
         let idle = Idle::new(&self.cluster.clock);
         select! {
             biased;
-            () = self.interrupted(&idle) => {}
+            reset = self.interrupted(&idle) => if reset {
+                let _ = io.reset_when_dropped(); // it was closed already, then
+            },
             // An error is a connection that broke: nobody is left to tell.
-            _ = self.converse(io, &mut process, idle.clone()) => {}
+            _ = self.converse(&mut io, begun, &mut process, idle.clone()) => {}
         }
         if let Some(process) = process {
             self.cluster.tasks.spawn(leave(process));
         }
     }
 
-    /// Waits for what ends a connection without a word.
-    async fn interrupted(&self, idle: &Idle) {
+    /// Waits for what ends a connection without a word; whether by a reset.
+    async fn interrupted(&self, idle: &Idle) -> bool {
         let mut faults = self.cluster.faults.streams.subscribe();
         let mut kubelet = self.cluster.faults.kubelet.subscribe();
         select! {
-            () = self.cluster.stop.cancelled() => {}
-            () = idle.expired(&self.cluster.clock, IDLE) => {}
-            _ = kubelet.wait_for(|lives| !lives), if !self.outlives_kubelet => {}
-            _ = faults.wait_for(|fault| *fault == StreamFault::Reset) => {
-                if let Some(reset) = &self.reset {
-                    reset.order();
-                }
-            }
+            () = self.cluster.stop.cancelled() => false,
+            () = idle.expired(&self.cluster.clock, IDLE) => false,
+            _ = kubelet.wait_for(|lives| !lives), if !self.outlives_kubelet => false,
+            reset = faults.wait_for(|fault| *fault == StreamFault::Reset) => reset.is_ok(),
         }
     }
 
-    async fn converse<S: AsyncRead + AsyncWrite>(
+    async fn converse(
         &self,
-        io: S,
+        io: &mut Io,
+        begun: Bytes,
         process: &mut Option<Process>,
         idle: Idle,
     ) -> io::Result<()> {
         let clock = &self.cluster.clock;
         let (from, to) = tokio::io::split(io);
+        let from = Cursor::new(begun).chain(from);
         let mut reader = Reader::new(from, idle.clone(), clock.clone());
         let faults = self.cluster.faults.streams.subscribe();
         let out = Mutex::new(Writer::new(to, faults, idle, clock.clone()));

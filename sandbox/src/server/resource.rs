@@ -458,14 +458,7 @@ impl Call<'_> {
             }
             admit_connect(self.cluster, self.who, &self.kind, self.asked, &self.query).await?;
         }
-        crate::pods::connect(
-            self.cluster,
-            self.who,
-            self.namespace,
-            name,
-            subresource,
-            request,
-        )
+        crate::pods::connect(self.cluster, self.namespace, name, subresource, request)
     }
 }
 
