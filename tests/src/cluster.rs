@@ -25,6 +25,7 @@ pub struct Cluster {
     pub kubectl: Kubectl,
     /// Version of the API server: major, minor.
     pub version: (u32, u32),
+    config: Config,
     kubeconfig: PathBuf,
     /// What `tests/cluster/cluster env` says; empty on any other cluster.
     sandbox: BTreeMap<String, String>,
@@ -84,7 +85,7 @@ impl Cluster {
         let config = Kubeconfig::read_from(&kubeconfig)
             .with_context(|| format!("KUBECONFIG={}", kubeconfig.display()))?;
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-        let client = client(config)?;
+        let client = client(config.clone())?;
         let server = client.apiserver_version().await.with_context(|| {
             format!("the API server of {} does not answer; `tests/cluster/cluster up` repairs the project's own", kubeconfig.display())
         })?;
@@ -104,9 +105,16 @@ impl Cluster {
             )
             .await?,
             version: (number(&server.major), number(&server.minor)),
+            config,
             kubeconfig,
             sandbox,
         })
+    }
+
+    /// How the administrator reaches the API server.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Whether the API server speaks `v5.channel.k8s.io`, i.e. can tell a process that its stdin has ended.
