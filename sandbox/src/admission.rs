@@ -3,6 +3,7 @@
 //! A webhook's `clientConfig` leads to this machine or nowhere: `url` has a loopback host, and `service` names a Service of
 //! `type: ExternalName` whose `externalName` is one (the port is the webhook's own, and the certificate is checked for
 //! `name.namespace.svc`, as in a cluster). Its certificate must be of `caBundle`; nobody else is trusted.
+//! A webhook with `matchConditions` counts as one that could not be asked.
 
 mod call;
 mod hook;
@@ -13,9 +14,10 @@ mod tests;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use serde_json::Value;
 
-use self::hook::{Hook, hooks};
+use self::hook::{hooks, wants};
 use self::review::Verdict;
 
 use crate::auth::Identity;
@@ -72,7 +74,7 @@ pub async fn mutate(
         if changed == Some(true) {
             again.extend(seen.iter().copied());
         }
-        if changed.is_some() && hook.reinvocation_policy == "IfNeeded" {
+        if changed.is_some() && hook.reinvocation_policy.as_deref() == Some("IfNeeded") {
             seen.push(index);
         }
     }
@@ -86,7 +88,7 @@ pub async fn mutate(
 async fn one(
     cluster: &Cluster,
     write: Write<'_>,
-    hook: &Hook,
+    hook: &MutatingWebhook,
     object: &mut Value,
     warnings: &mut Vec<String>,
 ) -> Result<Option<bool>, Failure> {
@@ -133,10 +135,10 @@ pub async fn validate(
 async fn ask(
     cluster: &Cluster,
     write: Write<'_>,
-    hook: &Hook,
+    hook: &MutatingWebhook,
     object: &Value,
 ) -> Result<Option<Verdict>, Refused> {
-    if !hook.wants(cluster, &write, object)? {
+    if !wants(cluster, hook, &write, object)? {
         return Ok(None);
     }
     if write.dry_run && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
@@ -155,7 +157,7 @@ async fn ask(
 
 /// What a webhook that failed means by its `failurePolicy`: nothing, or that the write fails.
 fn settle(
-    hook: &Hook,
+    hook: &MutatingWebhook,
     asked: Result<Option<Verdict>, Refused>,
 ) -> Result<Option<Verdict>, Failure> {
     match asked {
@@ -163,7 +165,7 @@ fn settle(
         Err(Refused::Denied(failure)) => Err(failure),
         Err(Refused::Failed(why)) => {
             let why = format!("failed calling webhook {:?}: {why}", hook.name);
-            if hook.failure_policy == "Ignore" {
+            if hook.failure_policy.as_deref() == Some("Ignore") {
                 tracing::warn!("{why}");
                 Ok(None)
             } else {

@@ -3,7 +3,6 @@
 pub mod authenticate;
 pub mod rbac;
 pub mod reviews;
-pub mod selector;
 pub mod tokens;
 
 use serde_json::{Value, json};

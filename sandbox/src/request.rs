@@ -28,6 +28,23 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// A question about a resource (`pods`, `pods/exec`); empty for what does not matter.
+    #[must_use]
+    pub fn about(verb: &str, group: &str, namespace: &str, resource: &str, name: &str) -> Self {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Self {
+            verb: verb.to_owned(),
+            resource_request: true,
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            namespace: namespace.to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            name: name.to_owned(),
+            path: String::new(),
+        }
+    }
+
     /// The store's name for the resource, with the subresource: `consolesessions.drawbridge.dev/status`.
     #[must_use]
     pub fn qualified(&self) -> String {

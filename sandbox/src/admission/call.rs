@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, ServiceReference};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,7 +20,6 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::hook::{Hook, Service};
 use crate::cluster::Cluster;
 use crate::store::Key;
 
@@ -37,7 +36,11 @@ struct Target {
 }
 
 /// Sends a review to a webhook; returns what it answered.
-pub(super) async fn call(cluster: &Cluster, hook: &Hook, review: &Value) -> Result<Bytes, String> {
+pub(super) async fn call(
+    cluster: &Cluster,
+    hook: &MutatingWebhook,
+    review: &Value,
+) -> Result<Bytes, String> {
     let config = &hook.client_config;
     let target = match (&config.url, &config.service) {
         (Some(url), _) => by_url(url)?,
@@ -46,16 +49,25 @@ pub(super) async fn call(cluster: &Cluster, hook: &Hook, review: &Value) -> Resu
             return Err("webhook configuration must have either service or URL".to_owned());
         }
     };
-    let tls = trusting(&config.ca_bundle)?;
-    let seconds = hook.timeout_seconds.clamp(1, 30);
+    let bundle = config
+        .ca_bundle
+        .as_ref()
+        .map_or(&[][..], |bundle| &bundle.0);
+    let tls = trusting(bundle).map_err(|error| format!("caBundle: {error}"))?;
+    let seconds = hook.timeout_seconds.unwrap_or(10).clamp(1, 30);
     let url = format!(
         "https://{}{}?timeout={seconds}s",
         target.authority, target.path
     );
     let exchange = exchange(cluster, &target, tls, &url, review);
-    match tokio::time::timeout(Duration::from_secs(seconds), exchange).await {
+    match tokio::time::timeout(
+        Duration::from_secs(u64::from(seconds.unsigned_abs())),
+        exchange,
+    )
+    .await
+    {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(why)) => Err(format!("Post {url:?}: {why}")),
+        Ok(Err(why)) => Err(format!("Post {url:?}: {why:#}")),
         Err(_) => Err(format!("Post {url:?}: context deadline exceeded")),
     }
 }
@@ -80,13 +92,9 @@ fn by_url(url: &str) -> Result<Target, String> {
     })
 }
 
-fn by_service(cluster: &Cluster, service: &Service) -> Result<Target, String> {
-    let Service {
-        namespace,
-        name,
-        path,
-        port,
-    } = service;
+fn by_service(cluster: &Cluster, service: &ServiceReference) -> Result<Target, String> {
+    let (namespace, name) = (&service.namespace, &service.name);
+    let path = service.path.as_deref().unwrap_or_default();
     let found = cluster.store.get(&Key {
         resource: "services".into(),
         namespace: namespace.clone(),
@@ -99,16 +107,13 @@ fn by_service(cluster: &Cluster, service: &Service) -> Result<Target, String> {
         ));
     }
     let host = found["spec"]["externalName"].as_str().unwrap_or_default();
-    let port = port.unwrap_or(443);
+    let port = service.port.map_or(Ok(443), u16::try_from);
+    let port = port.map_err(|error| format!("port: {error}"))?;
     Ok(Target {
         address: (loopback(host)?, port),
         name: format!("{name}.{namespace}.svc"),
         authority: format!("{name}.{namespace}.svc:{port}"),
-        path: if path.starts_with('/') {
-            path.clone()
-        } else {
-            format!("/{path}")
-        },
+        path: format!("/{}", path.trim_start_matches('/')),
     })
 }
 
@@ -123,20 +128,13 @@ fn loopback(host: &str) -> Result<IpAddr, String> {
     }
 }
 
-fn trusting(ca_bundle: &str) -> Result<Arc<ClientConfig>, String> {
-    let pem = STANDARD
-        .decode(ca_bundle)
-        .map_err(|error| format!("caBundle: {error}"))?;
+fn trusting(pem: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-        roots
-            .add(certificate)
-            .map_err(|error| format!("caBundle: {error}"))?;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate?)?;
     }
     let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
@@ -148,36 +146,28 @@ async fn exchange(
     tls: Arc<ClientConfig>,
     url: &str,
     review: &Value,
-) -> Result<Bytes, String> {
-    let name = ServerName::try_from(target.name.clone()).map_err(|error| error.to_string())?;
+) -> anyhow::Result<Bytes> {
+    let name = ServerName::try_from(target.name.clone())?;
     let stream = TcpStream::connect(target.address)
         .await
-        .map_err(|error| format!("dial tcp: {error}"))?;
+        .context("dial tcp")?;
     let stream = TlsConnector::from(tls)
         .connect(name, stream)
         .await
-        .map_err(|error| format!("tls: {error}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
+        .context("tls")?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with `sender`.
     cluster.tasks.spawn(connection);
-    let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
+    let uri: Uri = url.parse()?;
     let request = Request::post(uri.path_and_query().map_or("/", |path| path.as_str()))
         .header(HOST, &target.authority)
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "application/json")
-        .body(Full::new(Bytes::from(review.to_string())))
-        .map_err(|error| error.to_string())?;
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())?;
+        .body(Full::new(Bytes::from(review.to_string())))?;
+    let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    if !status.is_success() {
-        return Err(format!("the server answered with {status}"));
-    }
+    let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
+    ensure!(status.is_success(), "the server answered with {status}");
     Ok(body)
 }

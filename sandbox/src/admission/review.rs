@@ -12,6 +12,11 @@ use crate::status::Failure;
 const WARNINGS: usize = 64;
 const WARNING: usize = 256;
 
+/// Reasons a Status may have.
+const REASONS: &str = "Unauthorized Forbidden NotFound AlreadyExists Conflict Gone Invalid ServerTimeout Timeout \
+    TooManyRequests BadRequest MethodNotAllowed NotAcceptable RequestEntityTooLarge UnsupportedMediaType InternalError \
+    Expired ServiceUnavailable";
+
 /// A webhook that lets a write pass.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -160,27 +165,7 @@ fn denied(name: &str, status: &Value) -> Failure {
         .and_then(|code| u16::try_from(code).ok());
     let code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
     let reason = text("reason").unwrap_or_default();
-    let known = [
-        "Unauthorized",
-        "Forbidden",
-        "NotFound",
-        "AlreadyExists",
-        "Conflict",
-        "Gone",
-        "Invalid",
-        "ServerTimeout",
-        "Timeout",
-        "TooManyRequests",
-        "BadRequest",
-        "MethodNotAllowed",
-        "NotAcceptable",
-        "RequestEntityTooLarge",
-        "UnsupportedMediaType",
-        "InternalError",
-        "Expired",
-        "ServiceUnavailable",
-    ];
-    let reason = known.into_iter().find(|one| *one == reason);
+    let reason = REASONS.split(' ').find(|one| *one == reason);
     let mut failure = Failure::new(code, reason.unwrap_or_default(), message);
     failure.details = status["details"].clone();
     failure

@@ -1,6 +1,5 @@
 //! Role-based access control, evaluated for every request.
 
-mod aggregate;
 mod bootstrap;
 mod escalation;
 pub mod rule;
@@ -20,7 +19,6 @@ use crate::request::Attributes;
 use crate::status::Failure;
 use crate::store::Key;
 
-pub use self::aggregate::aggregate;
 pub use self::bootstrap::bootstrap;
 pub use self::escalation::check_escalation;
 

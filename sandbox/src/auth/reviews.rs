@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use k8s_openapi::api::authentication::v1::TokenReviewSpec;
+use k8s_openapi::api::authorization::v1::SubjectAccessReviewSpec;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,9 +30,10 @@ pub fn review(
         "TokenReview" => token(cluster, read(&kind, &object)?)?,
         "SubjectAccessReview" => access(cluster, None, &kind, read(&kind, &object)?)?,
         "LocalSubjectAccessReview" => {
-            let spec: Access = read(&kind, &object)?;
+            let spec: SubjectAccessReviewSpec = read(&kind, &object)?;
             let asked = spec.resource_attributes.as_ref();
-            let asked = asked.map_or("", |asked| asked.namespace.as_str());
+            let asked = asked.and_then(|asked| asked.namespace.as_deref());
+            let asked = asked.unwrap_or_default();
             if asked != namespace {
                 let why = "must match metadata.namespace";
                 let field = "spec.resourceAttributes.namespace";
@@ -49,21 +52,14 @@ pub fn review(
     Ok(object)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Token {
-    token: String,
-    audiences: Option<Vec<String>>,
-}
-
-fn token(cluster: &Cluster, spec: Token) -> Result<Value, Failure> {
-    if spec.token.is_empty() {
-        return Err(Failure::bad_request(
-            "token is required for TokenReview in authentication",
-        ));
+fn token(cluster: &Cluster, spec: TokenReviewSpec) -> Result<Value, Failure> {
+    let token = spec.token.unwrap_or_default();
+    if token.is_empty() {
+        let why = "token is required for TokenReview in authentication";
+        return Err(Failure::bad_request(why));
     }
     let audiences = spec.audiences.unwrap_or_default();
-    Ok(match tokens::verify(cluster, &spec.token, &audiences) {
+    Ok(match tokens::verify(cluster, &token, &audiences) {
         Ok(verified) => json!({
             "authenticated": true,
             "user": verified.identity.user_info(),
@@ -73,86 +69,56 @@ fn token(cluster: &Cluster, spec: Token) -> Result<Value, Failure> {
     })
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Access {
-    resource_attributes: Option<Asked>,
-    non_resource_attributes: Option<Path>,
-    user: String,
-    groups: Option<Vec<String>>,
-    uid: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Asked {
-    namespace: String,
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Path {
-    path: String,
-    verb: String,
-}
-
 /// Whether `who`, or else whom the review names, may do what it asks about.
 fn access(
     cluster: &Cluster,
     who: Option<&Identity>,
     kind: &str,
-    spec: Access,
+    spec: SubjectAccessReviewSpec,
 ) -> Result<Value, Failure> {
     let what = match (spec.resource_attributes, spec.non_resource_attributes) {
         (Some(asked), None) => Attributes {
-            verb: asked.verb,
+            verb: asked.verb.unwrap_or_default(),
             resource_request: true,
-            group: asked.group,
-            version: asked.version,
-            namespace: asked.namespace,
-            resource: asked.resource,
-            subresource: asked.subresource,
-            name: asked.name,
+            group: asked.group.unwrap_or_default(),
+            version: asked.version.unwrap_or_default(),
+            namespace: asked.namespace.unwrap_or_default(),
+            resource: asked.resource.unwrap_or_default(),
+            subresource: asked.subresource.unwrap_or_default(),
+            name: asked.name.unwrap_or_default(),
             path: String::new(),
         },
         (None, Some(asked)) => Attributes {
-            verb: asked.verb,
-            path: asked.path,
+            verb: asked.verb.unwrap_or_default(),
+            path: asked.path.unwrap_or_default(),
             ..Attributes::default()
         },
         (asked, _) => {
-            let (field, why) = if asked.is_some() {
-                (
-                    "spec.nonResourceAttributes",
-                    "cannot be specified in combination with resourceAttributes",
-                )
-            } else {
-                (
-                    "spec.resourceAttributes",
-                    "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-                )
-            };
+            let mut field = "spec.resourceAttributes";
+            let mut why =
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            if asked.is_some() {
+                field = "spec.nonResourceAttributes";
+                why = "cannot be specified in combination with resourceAttributes";
+            }
             return Err(invalid(kind, field, "null", why));
         }
     };
     let decision = if let Some(who) = who {
         rbac::decide(cluster, who, &what)
     } else {
-        let groups = spec.groups.unwrap_or_default();
-        if spec.user.is_empty() && groups.is_empty() {
+        let (user, groups) = (
+            spec.user.unwrap_or_default(),
+            spec.groups.unwrap_or_default(),
+        );
+        if user.is_empty() && groups.is_empty() {
             let why = "at least one of user or group must be specified";
             return Err(invalid(kind, "spec.user", "\"\"", why));
         }
         // As it is asked: nobody is put into `system:authenticated` here.
         let who = Identity {
-            username: spec.user,
-            uid: spec.uid,
+            username: user,
+            uid: spec.uid.unwrap_or_default(),
             groups,
             extra: Vec::new(),
         };

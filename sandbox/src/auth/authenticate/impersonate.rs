@@ -12,6 +12,9 @@ use crate::cluster::Cluster;
 use crate::request::Attributes;
 use crate::status::Failure;
 
+/// API group of what is impersonated beside users, groups and accounts.
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
@@ -27,34 +30,24 @@ pub(super) fn impersonate(
     let Some(mut wanted) = wanted else {
         return Ok(None);
     };
-    let may = |group: &str, namespace: &str, resource: &str, subresource: &str, name: &str| {
-        let what = Attributes {
-            verb: "impersonate".to_owned(),
-            resource_request: true,
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            namespace: namespace.to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            name: name.to_owned(),
-            path: parts.uri.path().to_owned(),
-        };
+    let may = |group: &str, namespace: &str, resource: &str, name: &str| {
+        let what = Attributes::about("impersonate", group, namespace, resource, name);
         rbac::require(cluster, sender, &what)
     };
     let account = account_of(&wanted.username);
     match account {
-        Some((namespace, name)) => may("", namespace, "serviceaccounts", "", name)?,
-        None => may("", "", "users", "", &wanted.username)?,
+        Some((namespace, name)) => may("", namespace, "serviceaccounts", name)?,
+        None => may("", "", "users", &wanted.username)?,
     }
     if !wanted.uid.is_empty() {
-        may("authentication.k8s.io", "", "uids", "", &wanted.uid)?;
+        may(AUTHENTICATION, "", "uids", &wanted.uid)?;
     }
     for group in &wanted.groups {
-        may("", "", "groups", "", group)?;
+        may("", "", "groups", group)?;
     }
     for (key, values) in &wanted.extra {
         for value in values {
-            may("authentication.k8s.io", "", "userextras", key, value)?;
+            may(AUTHENTICATION, "", &format!("userextras/{key}"), value)?;
         }
     }
     // Groups named by the sender take the place of a ServiceAccount's own.

@@ -28,33 +28,34 @@ pub fn check_escalation(
         return Ok(());
     }
     let kind = text(object, "kind");
+    let (name, namespace) = (object::name(object), object::namespace(object));
     let resource = format!("{}s", kind.to_lowercase());
+    let may = |verb: &str, resource: &str, name: &str| {
+        let what = Attributes::about(verb, GROUP, namespace, resource, name);
+        decide(cluster, who, &what).allowed
+    };
+    let refused = |why: &str| Err(Failure::forbidden(GROUP, &resource, name, why));
     let granted = match kind {
         "Role" | "ClusterRole" => {
-            if may(
-                cluster,
-                who,
-                "escalate",
-                &resource,
-                object::namespace(object),
-                object::name(object),
-            ) {
+            if may("escalate", &resource, name) {
                 return Ok(());
             }
             let aggregates = |object: &Value| object["aggregationRule"].is_object();
             if aggregates(object) || before.is_some_and(aggregates) {
-                return all(cluster, who).map_err(|()| {
-                    let why = "must have cluster-admin privileges to use the aggregationRule";
-                    Failure::forbidden(GROUP, &resource, object::name(object), why)
-                });
+                return match lacking(cluster, who, "", &everything()) {
+                    None => Ok(()),
+                    Some(_) => {
+                        refused("must have cluster-admin privileges to use the aggregationRule")
+                    }
+                };
             }
             rules_in(object)
         }
         "RoleBinding" | "ClusterRoleBinding" => {
             let role = &object["roleRef"];
-            let (named, namespace) = (text(role, "name"), object::namespace(object));
+            let named = text(role, "name");
             let roles = format!("{}s", text(role, "kind").to_lowercase());
-            if may(cluster, who, "bind", &roles, namespace, named) {
+            if may("bind", &roles, named) {
                 return Ok(());
             }
             role_rules(cluster, role, namespace)
@@ -62,15 +63,7 @@ pub fn check_escalation(
         }
         _ => return Ok(()),
     };
-    let why = lacking(cluster, who, object::namespace(object), &granted);
-    why.map_or(Ok(()), |why| {
-        Err(Failure::forbidden(
-            GROUP,
-            &resource,
-            object::name(object),
-            &why,
-        ))
-    })
+    lacking(cluster, who, namespace, &granted).map_or(Ok(()), |why| refused(&why))
 }
 
 /// Whether a write changes only what the garbage collector changes.
@@ -91,43 +84,20 @@ fn only_collected(before: &Value, after: &Value) -> bool {
     rest(before) == rest(after)
 }
 
-fn may(
-    cluster: &Cluster,
-    who: &Identity,
-    verb: &str,
-    resource: &str,
-    namespace: &str,
-    name: &str,
-) -> bool {
-    let what = Attributes {
-        verb: verb.to_owned(),
-        resource_request: true,
-        group: GROUP.to_owned(),
-        version: "v1".to_owned(),
-        namespace: namespace.to_owned(),
-        resource: resource.to_owned(),
-        name: name.to_owned(),
-        ..Attributes::default()
+fn everything() -> [Rule; 2] {
+    let all = vec!["*".to_owned()];
+    let urls = Rule {
+        verbs: all.clone(),
+        non_resource_urls: all.clone(),
+        ..Rule::default()
     };
-    decide(cluster, who, &what).allowed
-}
-
-fn all(cluster: &Cluster, who: &Identity) -> Result<(), ()> {
-    let everything = vec!["*".to_owned()];
-    let full = [
-        Rule {
-            verbs: everything.clone(),
-            api_groups: everything.clone(),
-            resources: everything.clone(),
-            ..Rule::default()
-        },
-        Rule {
-            verbs: everything.clone(),
-            non_resource_urls: everything,
-            ..Rule::default()
-        },
-    ];
-    lacking(cluster, who, "", &full).map_or(Ok(()), |_| Err(()))
+    let resources = Rule {
+        verbs: all.clone(),
+        api_groups: all.clone(),
+        resources: all,
+        ..Rule::default()
+    };
+    [urls, resources]
 }
 
 /// What somebody does not hold of what is to be granted, in the API server's words.

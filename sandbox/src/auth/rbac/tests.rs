@@ -359,34 +359,6 @@ fn an_aggregation_rule_takes_all_rights() {
     );
 }
 
-#[tokio::test]
-async fn a_role_with_the_label_becomes_part_of_edit_and_admin() {
-    let cluster = cluster();
-    for (name, role) in [("v", "view"), ("e", "edit"), ("a", "admin")] {
-        bind(&cluster, "n", role, json!({"kind": "User", "name": name}));
-    }
-    let task = tokio::spawn(aggregate(Arc::clone(&cluster)));
-    let mut more = role(
-        "",
-        "more",
-        json!([{"verbs": ["get"], "apiGroups": ["x"], "resources": ["things"]}]),
-    );
-    more["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-edit": "true"});
-    cluster.put(more);
-    let ask = ask("get", "n", "things.x", "t");
-    let mut watch = cluster
-        .store
-        .watch("clusterroles.rbac.authorization.k8s.io", None, 0)
-        .unwrap();
-    while !may(&cluster, &Identity::user("a", Vec::new()), &ask) {
-        watch.next().await.unwrap();
-    }
-    assert!(may(&cluster, &Identity::user("e", Vec::new()), &ask));
-    assert!(!may(&cluster, &Identity::user("v", Vec::new()), &ask));
-    cluster.stop.cancel();
-    task.await.unwrap();
-}
-
 /// The rules Drawbridge is deployed with.
 fn deployed() -> Arc<Cluster> {
     let cluster = cluster();

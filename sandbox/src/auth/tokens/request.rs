@@ -1,6 +1,7 @@
 //! New tokens: `POST …/serviceaccounts/{name}/token`.
 
-use serde::Deserialize;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequestSpec};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::verify::get;
@@ -15,23 +16,6 @@ const KIND: &str = "TokenRequest";
 /// Seconds a token is good for if nobody says: an hour.
 const DEFAULT: i64 = 3600;
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Spec {
-    audiences: Option<Vec<String>>,
-    expiration_seconds: Option<i64>,
-    bound_object_ref: Option<Reference>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Reference {
-    api_version: String,
-    kind: String,
-    name: String,
-    uid: String,
-}
-
 /// Answers `POST …/serviceaccounts/{name}/token` with a TokenRequest.
 ///
 /// # Errors
@@ -43,8 +27,11 @@ pub fn request(
     account: &str,
     mut request: Value,
 ) -> Result<Value, Failure> {
-    let spec: Option<Spec> =
-        Deserialize::deserialize(&request["spec"]).map_err(|error| unreadable(&error))?;
+    let spec = Option::<TokenRequestSpec>::deserialize(&request["spec"]).map_err(|error| {
+        Failure::bad_request(format!(
+            "{KIND} in version \"v1\" cannot be handled as a {KIND}: {error}"
+        ))
+    })?;
     let spec = spec.unwrap_or_default();
     for (field, expected) in [("name", account), ("namespace", namespace)] {
         let given = object::meta(&request, field);
@@ -88,8 +75,10 @@ pub fn request(
     if let Some(reference) = &spec.bound_object_ref {
         bind(cluster, &mut kubernetes, reference)?;
     }
-    let audiences = spec.audiences.filter(|given| !given.is_empty());
-    let audiences = audiences.unwrap_or_else(|| vec![ISSUER.to_owned()]);
+    let mut audiences = spec.audiences;
+    if audiences.is_empty() {
+        audiences.push(ISSUER.to_owned());
+    }
     let now = cluster.clock.now();
     let expires = now.as_second() + seconds;
     let token = cluster.tokens.sign(&Claims {
@@ -121,13 +110,14 @@ pub fn request(
 }
 
 /// Binds a token to what a request names.
-fn bind(cluster: &Cluster, bound: &mut Bound, reference: &Reference) -> Result<(), Failure> {
-    let Reference {
-        api_version,
-        kind,
-        name,
-        uid,
-    } = reference;
+fn bind(
+    cluster: &Cluster,
+    bound: &mut Bound,
+    reference: &BoundObjectReference,
+) -> Result<(), Failure> {
+    let given = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (api_version, kind) = (&given(&reference.api_version), &given(&reference.kind));
+    let (name, uid) = (&given(&reference.name), &given(&reference.uid));
     let namespace = &bound.namespace;
     let core = !api_version.contains('/');
     let found = |resource: &str, namespace: &str| {
@@ -194,12 +184,6 @@ fn invalid(name: &str, field: &str, message: String) -> Failure {
         message,
     };
     Failure::invalid(GROUP, KIND, name, &[cause])
-}
-
-fn unreadable(error: &serde_json::Error) -> Failure {
-    Failure::bad_request(format!(
-        "{KIND} in version \"v1\" cannot be handled as a {KIND}: {error}"
-    ))
 }
 
 /// As `metav1.Time`.
