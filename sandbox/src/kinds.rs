@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use builtin::parse;
 pub use definitions::definitions;
 
 use crate::release::Release;

@@ -1,28 +1,17 @@
 //! What objects must look like: by the schema of a CustomResourceDefinition, or by the rules of a built-in kind. Pure.
 
+mod builtin;
 mod definition;
+mod names;
 mod structural;
 mod values;
 
 use serde_json::Value;
 
-use crate::kinds::Kind;
 use crate::status::Cause;
+pub use builtin::{check_builtin, decode};
 pub use definition::kinds_of;
 pub use structural::Structural;
-
-/// Checks an object of a built-in kind by its Rust type and Kubernetes' own rules for names, labels, immutable fields and
-/// so on, as far as this product can meet them; fills in its defaults.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_builtin(
-    _kind: &Kind,
-    _object: &mut Value,
-    _before: Option<&Value>,
-) -> Result<(), Vec<Cause>> {
-    todo!("schema")
-}
 
 /// `FieldValueRequired`
 fn required(field: impl Into<String>, why: &str) -> Cause {

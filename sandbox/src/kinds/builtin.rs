@@ -1,6 +1,8 @@
 //! The kinds built in, one row each.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
@@ -10,6 +12,8 @@ use k8s_openapi::api::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Kind, Schema};
 use crate::release::Release;
@@ -98,6 +102,8 @@ pub(super) struct Row {
     pub(super) definition: Cow<'static, str>,
     /// Adds the definitions of the kind and of all it consists of.
     pub(super) define: fn(&mut SchemaGenerator),
+    /// Whether an object can be decoded into the kind's Rust type.
+    parse: fn(Value) -> Result<(), serde_json::Error>,
     plural: &'static str,
     namespaced: bool,
     short_names: &'static [&'static str],
@@ -110,13 +116,29 @@ pub(super) struct Row {
     virtual_only: bool,
 }
 
-fn row<T: Resource<Scope: Scope> + JsonSchema>() -> Row {
+/// Decodes an object into the Rust type of this name among the definitions.
+///
+/// # Errors
+/// A value that is of another type than its field.
+pub fn parse(definition: &str, object: &Value) -> Result<(), serde_json::Error> {
+    type Parse = fn(Value) -> Result<(), serde_json::Error>;
+    static PARSERS: LazyLock<HashMap<Cow<'static, str>, Parse>> = LazyLock::new(|| {
+        let rows = rows().into_iter();
+        rows.map(|row| (row.definition, row.parse)).collect()
+    });
+    PARSERS
+        .get(definition)
+        .map_or(Ok(()), |parse| parse(object.clone()))
+}
+
+fn row<T: Resource<Scope: Scope> + JsonSchema + DeserializeOwned>() -> Row {
     Row {
         group: T::GROUP,
         version: T::VERSION,
         kind: T::KIND,
         definition: T::schema_name(),
         define: |generator| drop(generator.subschema_for::<T>()),
+        parse: |object| serde_json::from_value::<T>(object).map(drop),
         plural: T::URL_PATH_SEGMENT,
         namespaced: <T::Scope as Scope>::NAMESPACED,
         short_names: &[],

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::names::{LABEL_1035, label_1035};
 use super::{Structural, invalid, required, unsupported};
 use crate::kinds::{Column, Kind, Schema, Source};
 use crate::object;
@@ -36,8 +37,8 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
     for (index, version) in versions.iter().enumerate() {
         let at = format!("spec.versions[{index}]");
         let name = version["name"].as_str().unwrap_or_default();
-        if !is_label(name) {
-            causes.push(invalid(format!("{at}.name"), &json!(name), LABEL));
+        if label_1035(name).is_some() {
+            causes.push(invalid(format!("{at}.name"), &json!(name), LABEL_1035));
         }
         if versions[..index].iter().any(|other| other["name"] == name) {
             causes.push(invalid(
@@ -77,19 +78,6 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
     } else {
         Err(causes)
     }
-}
-
-const LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
-     alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
-     validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-
-/// RFC 1035.
-fn is_label(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    name.len() <= 63
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && !name.ends_with('-')
-        && name.bytes().all(inner)
 }
 
 fn check_names(definition: &Value, causes: &mut Vec<Cause>) {
@@ -135,17 +123,21 @@ fn check_names(definition: &Value, causes: &mut Vec<Cause>) {
             if needed {
                 causes.push(required(at, ""));
             }
-        } else if field.ends_with("ind") && !is_label(&value.to_ascii_lowercase()) {
-            let why = format!("may have mixed case, but should otherwise match: {LABEL}");
+        } else if field.ends_with("ind") && label_1035(&value.to_ascii_lowercase()).is_some() {
+            let why = format!("may have mixed case, but should otherwise match: {LABEL_1035}");
             causes.push(invalid(at, &names[field], &why));
-        } else if !field.ends_with("ind") && !is_label(&value) {
-            causes.push(invalid(at, &names[field], LABEL));
+        } else if !field.ends_with("ind") && label_1035(&value).is_some() {
+            causes.push(invalid(at, &names[field], LABEL_1035));
         }
     }
     for field in ["shortNames", "categories"] {
         for (index, item) in names[field].as_array().into_iter().flatten().enumerate() {
-            if !is_label(item.as_str().unwrap_or_default()) {
-                causes.push(invalid(format!("spec.names.{field}[{index}]"), item, LABEL));
+            if label_1035(item.as_str().unwrap_or_default()).is_some() {
+                causes.push(invalid(
+                    format!("spec.names.{field}[{index}]"),
+                    item,
+                    LABEL_1035,
+                ));
             }
         }
     }

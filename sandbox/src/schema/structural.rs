@@ -4,7 +4,7 @@ use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_sc
 use serde_json::{Map, Value};
 
 use super::values::Values;
-use super::{cause, invalid, required};
+use super::{cause, invalid, names, required};
 use crate::release::Release;
 use crate::status::Cause;
 
@@ -84,7 +84,9 @@ impl Structural {
     /// What is wrong with an object, `before` being the one it replaces: schema first, then CEL rules.
     #[must_use]
     pub fn validate(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
-        let mut causes = self.values.check(&self.schema, object, self.release);
+        let mut causes = names::metadata(object);
+        let wrong = self.values.check(&self.schema, object, self.release);
+        causes.extend(wrong);
         // The rules need not cope with what the schema rules out.
         let blocking = [
             "FieldValueNotSupported",
@@ -245,6 +247,13 @@ fn check_structure(schema: &Value, path: &str, depth: usize, causes: &mut Vec<Ca
             "additionalProperties and properties are mutual exclusive",
         ));
     }
+    check_list(schema, path, causes);
+    for (schema, path) in inner(schema, path) {
+        check_structure(schema, &path, depth + 1, causes);
+    }
+}
+
+fn check_list(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     match schema["x-kubernetes-list-type"].as_str() {
         Some("map") => {
             let keys = schema["x-kubernetes-list-map-keys"].as_array();
@@ -271,9 +280,6 @@ fn check_structure(schema: &Value, path: &str, depth: usize, causes: &mut Vec<Ca
             &schema["x-kubernetes-list-type"],
             ["atomic", "map", "set"].into_iter(),
         )),
-    }
-    for (schema, path) in inner(schema, path) {
-        check_structure(schema, &path, depth + 1, causes);
     }
 }
 
