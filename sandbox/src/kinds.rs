@@ -12,6 +12,7 @@ use serde_json::Value;
 
 pub use builtin::parse;
 pub use definitions::definitions;
+pub use events::event_field;
 
 use crate::release::Release;
 use crate::schema::Structural;

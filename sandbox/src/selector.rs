@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Kind, Schema};
+use crate::kinds::{Kind, Schema, event_field};
 use crate::object::meta;
 use crate::status::Failure;
 
@@ -301,7 +301,19 @@ fn own_fields(kind: &Kind) -> &'static [&'static str] {
         ("", "namespaces") => &["status.phase"],
         ("", "secrets") => &["type"],
         ("", "nodes") => &["spec.unschedulable"],
-        ("" | "events.k8s.io", "events") => &[
+        ("events.k8s.io", "events") => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ("", "events") => &[
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -339,13 +351,24 @@ fn field_value(object: &Value, field: &str) -> String {
     match field {
         "metadata.name" => meta(object, "name").to_owned(),
         "metadata.namespace" => meta(object, "namespace").to_owned(),
-        // An Event's source is the name of its component.
-        "source" => text(&object["source"]["component"]),
+        // An Event's source is the name of its component, or of the controller that reports it.
+        "source" => {
+            let component = text(&event_field(object, "source")["component"]);
+            if component.is_empty() {
+                text(event_field(object, "reportingComponent"))
+            } else {
+                component
+            }
+        }
         "spec.unschedulable" => object["spec"]["unschedulable"]
             .as_bool()
             .unwrap_or_default()
             .to_string(),
-        _ => text(field.split('.').fold(object, |at, key| &at[key])),
+        _ => {
+            let mut keys = field.split('.');
+            let first = event_field(object, keys.next().unwrap_or_default());
+            text(keys.fold(first, |at, key| &at[key]))
+        }
     }
 }
 
@@ -417,6 +440,28 @@ mod tests {
         );
         for wrong in ["a", "a=b=c", r"a=\x"] {
             assert!(Fields::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_selected_by_its_fields_in_whichever_form_it_is_stored() {
+        let core = json!({"involvedObject": {"name": "a"}, "source": {"component": "kubelet"}});
+        let newer = json!({"regarding": {"name": "a"}, "reportingController": "kubelet"});
+        let kinds = crate::kinds::Kinds::builtin(crate::Release::V1_36);
+        for (group, fields) in [
+            ("", ["involvedObject.name=a", "source=kubelet"]),
+            (
+                "events.k8s.io",
+                ["regarding.name=a", "reportingController!=b"],
+            ),
+        ] {
+            let kind = kinds.find(group, "v1", "events").unwrap();
+            for field in fields {
+                let selector = Selector::parse(&kind, "", field).unwrap();
+                assert!(selector.matches(&core), "{field}");
+                assert!(selector.matches(&newer), "{field}");
+            }
+            assert!(Selector::parse(&kind, "", "note=a").is_err());
         }
     }
 

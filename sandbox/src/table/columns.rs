@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::pod::Summary;
 use super::{age, condition, duration, list, or_none, text};
-use crate::kinds::{Column, Source};
+use crate::kinds::{Column, Source, event_field};
 use crate::object::{deleting, meta};
 
 type Code = fn(&Value, Timestamp) -> Value;
@@ -432,19 +432,15 @@ fn template(kind: &str) -> Vec<Column> {
 }
 
 fn events() -> Vec<Column> {
-    /// A field by its name in the core group, or in `events.k8s.io`.
-    fn either<'a>(event: &'a Value, core: &str, newer: &str) -> &'a Value {
-        event.get(core).unwrap_or(&event[newer])
-    }
-    fn first<'a>(event: &'a Value, core: &str, newer: &str) -> &'a Value {
-        match either(event, core, newer) {
+    fn first<'a>(event: &'a Value, field: &str) -> &'a Value {
+        match event_field(event, field) {
             Value::Null => &event["eventTime"],
             time => time,
         }
     }
     fn source(event: &Value) -> Value {
-        let source = either(event, "source", "deprecatedSource");
-        let reporter = either(event, "reportingComponent", "reportingController");
+        let source = event_field(event, "source");
+        let reporter = event_field(event, "reportingComponent");
         let parts = [
             (&source["component"], reporter),
             (&source["host"], &event["reportingInstance"]),
@@ -467,8 +463,8 @@ fn events() -> Vec<Column> {
             "Time since it happened last",
             |it, now| {
                 let last = match &it["series"]["lastObservedTime"] {
-                    Value::Null => match either(it, "lastTimestamp", "deprecatedLastTimestamp") {
-                        Value::Null => first(it, "firstTimestamp", "deprecatedFirstTimestamp"),
+                    Value::Null => match event_field(it, "lastTimestamp") {
+                        Value::Null => first(it, "firstTimestamp"),
                         last => last,
                     },
                     series => series,
@@ -479,7 +475,7 @@ fn events() -> Vec<Column> {
         path("Type", "string", ".type", "Normal or Warning"),
         path("Reason", "string", ".reason", "Why, in a word"),
         code("Object", "string", "What it is about", |it, _| {
-            let about = either(it, "involvedObject", "regarding");
+            let about = event_field(it, "involvedObject");
             let kind = text(&about["kind"]).to_lowercase();
             match text(&about["name"]) {
                 "" => kind.into(),
@@ -487,18 +483,18 @@ fn events() -> Vec<Column> {
             }
         }),
         wide("Subobject", "Which part of it", |it, _| {
-            text(&either(it, "involvedObject", "regarding")["fieldPath"]).into()
+            text(&event_field(it, "involvedObject")["fieldPath"]).into()
         }),
         wide("Source", "Who reports it", |it, _| source(it)),
         code("Message", "string", "What happened", |it, _| {
-            text(either(it, "message", "note")).trim().into()
+            text(event_field(it, "message")).trim().into()
         }),
         wide("First Seen", "Time since it happened first", |it, now| {
-            age(first(it, "firstTimestamp", "deprecatedFirstTimestamp"), now).into()
+            age(first(it, "firstTimestamp"), now).into()
         }),
         wide("Count", "How often it happened", |it, _| {
             let series = it["series"]["count"].as_i64();
-            let count = series.or_else(|| either(it, "count", "deprecatedCount").as_i64());
+            let count = series.or_else(|| event_field(it, "count").as_i64());
             count.filter(|count| *count > 0).unwrap_or(1).into()
         }),
         last,
