@@ -28,7 +28,6 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -42,9 +41,6 @@ use crate::object;
 use crate::server::Body;
 use crate::status::Failure;
 use crate::store::{Change, Key, Watch};
-
-/// Time the watchdog gets to end once everything it would kill is gone.
-const WATCHDOG_END: Duration = Duration::from_secs(5);
 
 /// Containers that run, by pod UID.
 #[derive(Default)]
@@ -111,8 +107,7 @@ pub async fn run(cluster: Arc<Cluster>) {
     node.lives.close();
     node.lives.wait().await;
     if let Some(watchdog) = &mut watchdog {
-        drop(watchdog.stdin.take());
-        let _ = tokio::time::timeout(WATCHDOG_END, watchdog.wait()).await; // it holds nothing
+        let _ = watchdog.kill().await; // nothing is left for it to do
     }
 }
 

@@ -252,12 +252,14 @@ fn stat(pid: i32) -> Option<Stat> {
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 read -r _
-for dir in /proc/[0-9]*; do
-  if tr '\0' '\n' <"$dir/environ" 2>/dev/null | grep -q "^$1/"; then kill -9 "${dir#/proc/}" 2>/dev/null; fi
+for round in 1 2 3 4 5 6 7 8 9; do
+  found=$(grep -ls "$1/" /proc/[0-9]*/environ)
+  [ -n "$found" ] || exit 0
+  for file in $found; do pid=${file#/proc/}; kill -9 "${pid%/environ}"; done
 done
 "#;
 
-/// Starts the watchdog for marks that begin with `sandbox`; it acts when what is returned is dropped.
+/// Starts the watchdog for marks that begin with `sandbox`; it acts when this process ends without killing it first.
 ///
 /// # Errors
 /// When there is no `sh`.
