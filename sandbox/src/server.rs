@@ -4,6 +4,7 @@ mod answer;
 mod audit;
 mod body;
 mod negotiate;
+mod protobuf;
 mod resource;
 mod watch;
 

@@ -11,7 +11,7 @@ use hyper::body::{Frame, Incoming};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Body;
+use super::{Body, protobuf};
 use crate::status::Failure;
 
 /// Longest body of a request, in bytes: Kubernetes' own limit.
@@ -45,11 +45,13 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// An object in JSON or YAML.
+/// An object in JSON, YAML or, if its kind is understood, protobuf.
 pub(super) fn object(media_type: &str, body: &[u8]) -> Result<Value, Failure> {
     match media_type {
         "" | "*/*" | "application/json" => json(body),
         "application/yaml" => yaml(body),
+        "application/vnd.kubernetes.protobuf" => protobuf::object(body)
+            .ok_or_else(|| unsupported(&["application/json", "application/yaml"])),
         _ => Err(unsupported(&["application/json", "application/yaml"])),
     }
 }
