@@ -172,32 +172,30 @@ impl Sandbox {
     /// When a name cannot be put into a certificate.
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<String> {
         let issued = self.cluster.pki.client(user, groups)?;
-        let user = serde_json::to_string(user)?; // quoted as YAML wants it, too
-        let (url, encode) = (self.url(), |pem: &str| BASE64_STANDARD.encode(pem));
-        let (authority, certificate) = (
-            encode(self.cluster.pki.authority()),
-            encode(&issued.certificate),
-        );
-        let key = encode(&issued.key);
-        Ok(format!(
-            "apiVersion: v1
-kind: Config
-current-context: sandbox
-contexts:
-  - name: sandbox
-    context: {{cluster: sandbox, user: {user}, namespace: default}}
-clusters:
-  - name: sandbox
-    cluster:
-      server: {url}
-      certificate-authority-data: {authority}
-users:
-  - name: {user}
-    user:
-      client-certificate-data: {certificate}
-      client-key-data: {key}
-"
-        ))
+        let (certificate, key) = (encode(&issued.certificate), encode(&issued.key));
+        Ok(self.kubeconfig_of(&json!({
+            "client-certificate-data": certificate, "client-key-data": key,
+        })))
+    }
+
+    /// A kubeconfig with a bearer token, such as a ServiceAccount's.
+    #[must_use]
+    pub fn kubeconfig_with_token(&self, token: &str) -> String {
+        self.kubeconfig_of(&json!({"token": token}))
+    }
+
+    /// JSON, which is YAML.
+    fn kubeconfig_of(&self, user: &Value) -> String {
+        let authority = encode(self.cluster.pki.authority());
+        let cluster = json!({"server": self.url(), "certificate-authority-data": authority});
+        let context = json!({"cluster": "sandbox", "user": "sandbox", "namespace": "default"});
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "sandbox",
+            "contexts": [{"name": "sandbox", "context": context}],
+            "clusters": [{"name": "sandbox", "cluster": cluster}],
+            "users": [{"name": "sandbox", "user": user}],
+        });
+        format!("{config:#}\n")
     }
 
     /// Ends every pod and every connection and waits for it.
@@ -302,6 +300,10 @@ async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         };
         anyhow::Error::new(error).context(format!("the {what} cannot listen on {address}{hint}"))
     })
+}
+
+fn encode(pem: &str) -> String {
+    BASE64_STANDARD.encode(pem)
 }
 
 #[cfg(test)]
