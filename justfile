@@ -69,7 +69,7 @@ e2e *filter:
     tests/clients/setup
     cargo test --package drawbridge-tests --features cluster --no-fail-fast -- {{ filter }} --nocapture
 
-# A shell in a pod through the gateway; brings the local cluster up unless KUBECONFIG is set.
+# The product on the sandbox, and a shell in the browser; `--check` tries it and ends.
 demo *args:
     cargo demo {{ args }}
 
