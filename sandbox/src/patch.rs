@@ -7,7 +7,6 @@ use json_patch::{PatchError, PatchOperation};
 use serde_json::{Value, json};
 
 use crate::status::Failure;
-pub(crate) use strategic::interleave;
 pub use strategic::strategic;
 
 /// Operations in one JSON patch: as many as Kubernetes takes.

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod definition;
+mod fields;
 mod names;
 mod structural;
 mod values;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::status::Cause;
 pub use builtin::{check_builtin, decode};
 pub use definition::kinds_of;
-pub use structural::Structural;
+pub use structural::{Structural, forget_rules};
 
 /// `FieldValueRequired`
 fn required(field: impl Into<String>, why: &str) -> Cause {

@@ -198,23 +198,28 @@ fn what_tells_items_apart_stays_while_somebody_has_a_field_in_one() {
 
 #[test]
 fn lists_are_in_the_order_applied_with_what_others_added() {
-    let config = pod(&json!({"spec": {"containers": [{"name": "a"}, {"name": "c"}]}}));
-    let live = applied(None, &config, by("me"));
-    let config = pod(&json!({"spec": {"containers": [{"name": "b"}]}}));
-    let live = applied(Some(&live), &config, by("you"));
-    let config = pod(&json!({"spec": {"containers": [{"name": "c"}, {"name": "a"}]}}));
-    let live = applied(Some(&live), &config, by("me"));
-    let names: Vec<_> = live["spec"]["containers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|item| item["name"].clone())
-        .collect();
-    assert_eq!(names.len(), 3);
-    assert!(
-        names.iter().position(|name| name == "c") < names.iter().position(|name| name == "a"),
-        "{names:?}"
-    );
+    for (before, config, after) in [
+        ("a", "b", "ab"),
+        ("ac", "b", "acb"),
+        ("abc", "ca", "bca"),
+        ("abc", "bx", "abcx"),
+        ("ab", "ba", "ba"),
+        ("axb", "ayb", "axyb"),
+        ("", "ab", "ab"),
+        ("ab", "", "ab"),
+    ] {
+        let containers = |names: &str| {
+            let names = names.chars().map(|name| json!({"name": name.to_string()}));
+            pod(&json!({"spec": {"containers": names.collect::<Vec<_>>()}}))
+        };
+        let live = applied(None, &containers(before), by("me"));
+        let live = applied(Some(&live), &containers(config), by("you"));
+        assert_eq!(
+            live["spec"]["containers"],
+            containers(after)["spec"]["containers"],
+            "{config} onto {before}"
+        );
+    }
 }
 
 #[test]

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use crate::kinds::{Kind, Schema};
-use crate::patch::interleave;
 use crate::patch::keys::{self, List};
 
 /// A place in an object: what its lists and maps are.
@@ -267,26 +266,39 @@ pub(super) fn merge(live: &Value, config: &Value, at: At<'_>) -> Value {
             let (Ok(Some(known)), Ok(Some(steps))) = (at.steps(before), at.steps(after)) else {
                 return config.clone();
             };
-            let mut merged: Vec<(String, Value)> =
-                known.iter().cloned().zip(before.iter().cloned()).collect();
-            for (step, item) in steps.iter().zip(after) {
-                match merged.iter_mut().find(|(known, _)| known == step) {
-                    Some((_, known)) => *known = merge(known, item, at.item()),
-                    None => merged.push((step.clone(), item.clone())),
-                }
-            }
-            let position = |steps: &[String], step: &(String, Value)| {
-                steps.iter().position(|known| *known == step.0)
-            };
-            let ordered = interleave(
-                merged,
-                |item| position(&steps, item),
-                |item| position(&known, item),
-            );
-            Value::Array(ordered.into_iter().map(|(_, item)| item).collect())
+            Value::Array(merge_lists([before, after], [&known, &steps], at.item()))
         }
         _ => config.clone(),
     }
+}
+
+/// The applied items in their order; the others stay where they are between those in both lists.
+fn merge_lists(lists: [&[Value]; 2], steps: [&[String]; 2], at: At<'_>) -> Vec<Value> {
+    let applied: BTreeSet<&String> = steps[1].iter().collect();
+    let live: BTreeMap<&String, &Value> = steps[0].iter().zip(lists[0]).collect();
+    let mut before = steps[0].iter().zip(lists[0]).peekable();
+    let mut merged = Vec::with_capacity(lists[0].len() + lists[1].len());
+    for (index, (step, item)) in steps[1].iter().zip(lists[1]).enumerate() {
+        let next_shared = steps[1][index..]
+            .iter()
+            .find(|step| live.contains_key(step));
+        while let Some((known, other)) = before.next_if(|(known, _)| Some(*known) != next_shared) {
+            if !applied.contains(known) {
+                merged.push(other.clone());
+            }
+        }
+        before.next_if(|(known, _)| *known == step);
+        merged.push(match live.get(step) {
+            Some(known) => merge(known, item, at),
+            None => item.clone(),
+        });
+    }
+    merged.extend(
+        before
+            .filter(|(known, _)| !applied.contains(known))
+            .map(|(_, other)| other.clone()),
+    );
+    merged
 }
 
 /// Takes out what is in `last` but neither in `next` nor in `others`. What tells a list's items apart stays in them.

@@ -229,7 +229,7 @@ fn ordered(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str
 }
 
 /// The items that have a place in an order, in that order; the others among them where the places they had let them.
-pub(crate) fn interleave<T>(
+fn interleave<T>(
     items: Vec<T>,
     place: impl Fn(&T) -> Option<usize>,
     place_before: impl Fn(&T) -> Option<usize>,

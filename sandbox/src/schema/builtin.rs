@@ -3,13 +3,15 @@
 mod pods;
 mod rbac;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{cause, invalid, names, required, unsupported};
 use crate::kinds::{Kind, Schema, parse};
 use crate::status::{Cause, Failure};
 
-/// Of the data of a Secret or ConfigMap.
+/// Of the data of a Secret or `ConfigMap`.
 const MAX_DATA: usize = 1 << 20;
 
 /// Decodes an object of a built-in kind into its Rust type. Numbers that stand for quantities become texts.
@@ -21,12 +23,35 @@ pub fn decode(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
         return Ok(());
     };
     pods::quantities(object);
-    parse(definition, object).map_err(|why| {
-        Failure::bad_request(format!(
-            "{0} in version {1:?} cannot be handled as a {0}: json: cannot unmarshal: {why}",
-            kind.kind, kind.version
-        ))
-    })
+    let why = match parse(definition, object) {
+        Ok(()) => return Ok(()),
+        Err(why) => match no_base64(object) {
+            Some(at) => format!("illegal base64 data at input byte {at}"),
+            None => format!("json: cannot unmarshal: {why}"),
+        },
+    };
+    Err(Failure::bad_request(format!(
+        "{0} in version {1:?} cannot be handled as a {0}: {why}",
+        kind.kind, kind.version
+    )))
+}
+
+/// Where the data of a Secret, or the binary data of a `ConfigMap`, is no base64.
+fn no_base64(object: &Value) -> Option<usize> {
+    let field = if object["kind"] == "ConfigMap" {
+        "binaryData"
+    } else {
+        "data"
+    };
+    let texts = object[field]
+        .as_object()?
+        .values()
+        .filter_map(Value::as_str);
+    let outside = |byte: u8| !(byte.is_ascii_alphanumeric() || b"+/=\r\n".contains(&byte));
+    texts
+        .filter(|text| STANDARD.decode(text).is_err())
+        .map(|text| text.bytes().position(outside).unwrap_or(text.len()))
+        .next()
 }
 
 /// Checks an object of a built-in kind (which [`decode`] accepts) by Kubernetes' own rules for names, labels, immutable
@@ -44,6 +69,7 @@ pub fn check_builtin(
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => {
             pods::default(object, "/spec");
+            pods::admit(object);
             pods::check(&object["spec"], "spec", &mut causes);
         }
         ("", "Secret") => secret(object, before, &mut causes),
@@ -183,7 +209,7 @@ fn secret(secret: &mut Value, before: Option<&Value>, causes: &mut Vec<Cause>) {
     frozen(secret, before, &["data"], causes);
 }
 
-/// Keys and size of what a Secret or ConfigMap has.
+/// Keys and size of what a Secret or `ConfigMap` has.
 fn data(object: &Value, fields: &[&str], causes: &mut Vec<Cause>) {
     const KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
          'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{cause, invalid, required};
+use super::{cause, invalid};
 use crate::kinds::Kind;
 use crate::object;
 use crate::status::Cause;
@@ -133,12 +133,11 @@ pub(super) fn metadata(object: &Value) -> Vec<Cause> {
             format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes"),
         ));
     }
-    let owners = metadata["ownerReferences"].as_array();
-    for (index, owner) in owners.into_iter().flatten().enumerate() {
+    for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().is_none_or(str::is_empty) {
-                let at = format!("metadata.ownerReferences[{index}].{field}");
-                causes.push(required(at, "must not be empty"));
+                let at = format!("metadata.ownerReferences.{field}");
+                causes.push(invalid(at, &json!(""), "must not be empty"));
             }
         }
     }

@@ -3,6 +3,7 @@
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::{Map, Value};
 
+use super::fields::undefined;
 use super::values::Values;
 use super::{cause, invalid, names, required};
 use crate::release::Release;
@@ -49,7 +50,7 @@ impl Structural {
             return Err(causes);
         }
         let rules = compile_schema(&schema);
-        check_rules(&rules, "", &mut causes);
+        check_rules(&rules, &schema, "", &mut causes);
         match Values::compile(&schema) {
             Ok(values) if causes.is_empty() => Ok(Self {
                 schema,
@@ -283,7 +284,8 @@ fn check_list(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn check_rules(rules: &CompiledSchema, path: &str, causes: &mut Vec<Cause>) {
+/// Rules that do not compile, or name fields that the schema has not.
+fn check_rules(rules: &CompiledSchema, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     for (index, rule) in rules.validations.iter().enumerate() {
         let why = match rule {
             Err(why) => format!("compilation failed: {why}"),
@@ -291,29 +293,33 @@ fn check_rules(rules: &CompiledSchema, path: &str, causes: &mut Vec<Cause>) {
             Ok(rule) if rule.rule.optional_old_self == Some(true) => {
                 "optionalOldSelf is not supported by the sandbox".to_owned()
             }
-            Ok(_) => continue,
+            Ok(rule) => {
+                let message = rule.message_program.as_ref();
+                let unknown = std::iter::once(&rule.program)
+                    .chain(message)
+                    .find_map(|program| undefined(program.expression(), schema, path.is_empty()));
+                match unknown {
+                    Some(field) => format!("compilation failed: undefined field '{field}'"),
+                    None => continue,
+                }
+            }
         };
-        causes.push(cause(
-            "FieldValueInvalid",
+        causes.push(invalid(
             format!("{path}.{RULES}[{index}].rule"),
-            format!("Invalid value: {why}"),
+            &schema[RULES][index]["rule"],
+            &why,
         ));
     }
-    let mut names: Vec<_> = rules.properties.keys().collect();
-    names.sort();
-    for name in names {
-        check_rules(
-            &rules.properties[name],
-            &format!("{path}.properties[{name}]"),
-            causes,
-        );
+    for (name, rules) in &rules.properties {
+        let path = format!("{path}.properties[{name}]");
+        check_rules(rules, &schema["properties"][name], &path, causes);
     }
-    for (name, inner) in [
+    for (name, rules) in [
         ("items", &rules.items),
         ("additionalProperties", &rules.additional_properties),
     ] {
-        if let Some(inner) = inner {
-            check_rules(inner, &format!("{path}.{name}"), causes);
+        if let Some(rules) = rules {
+            check_rules(rules, &schema[name], &format!("{path}.{name}"), causes);
         }
     }
 }
@@ -325,6 +331,16 @@ fn has_rules(rules: &CompiledSchema) -> bool {
             .into_iter()
             .flatten()
             .any(|inner| has_rules(inner))
+}
+
+/// Takes the rules out of a CustomResourceDefinition, as a release that knows none does.
+pub fn forget_rules(definition: &mut Value) {
+    let versions = definition.pointer_mut("/spec/versions");
+    for version in versions.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
+            without_rules(schema, 0);
+        }
+    }
 }
 
 fn without_rules(schema: &mut Value, depth: usize) {

@@ -58,6 +58,31 @@ pub(super) fn default(object: &mut Value, spec: &str) {
     }
 }
 
+/// Fills in what Kubernetes' own admission gives to pods, but not to templates of them.
+pub(super) fn admit(pod: &mut Value) {
+    let defaults =
+        json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority", "tolerations": []});
+    fill(pod, "/spec", &defaults);
+    let tolerations = pod.pointer_mut("/spec/tolerations");
+    let Some(tolerations) = tolerations.and_then(Value::as_array_mut) else {
+        return;
+    };
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
+        let tolerated = tolerations.iter().any(|known| {
+            ["", key].contains(&text(known, "key"))
+                && ["", "NoExecute"].contains(&text(known, "effect"))
+        });
+        if !tolerated {
+            tolerations.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+            }));
+        }
+    }
+}
+
 fn default_container(container: &mut Value) {
     let image = text(container, "image");
     let name = image.rsplit('/').next().unwrap_or_default();

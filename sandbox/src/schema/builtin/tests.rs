@@ -115,7 +115,12 @@ fn a_pod_gets_the_defaults_kubernetes_gives_it() {
                 "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
             }],
             "restartPolicy": "Always", "terminationGracePeriodSeconds": 0, "dnsPolicy": "ClusterFirst",
-            "securityContext": {}, "schedulerName": "default-scheduler", "enableServiceLinks": true,
+            "securityContext": {}, "schedulerName": "default-scheduler", "enableServiceLinks": true, "priority": 0,
+            "preemptionPolicy": "PreemptLowerPriority",
+            "tolerations": [
+                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+            ],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"secretName": "s", "defaultMode": 420}}],
         })
     );
@@ -226,7 +231,7 @@ fn labels_annotations_owners_and_finalizers_have_their_forms() {
         (json!({"finalizers": ["a b"]}), "metadata.finalizers"),
         (
             json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": ""}]}),
-            "metadata.ownerReferences[0].uid",
+            "metadata.ownerReferences.uid",
         ),
     ] {
         let mut object = json!({"metadata": {"name": "x"}});

@@ -324,6 +324,10 @@ fn an_old_release_knows_no_rules() {
     structural(&kind).default(&mut object);
     assert!(structural(&kind).validate(&object, None).is_empty());
     assert!(!structural(&kind).schema.to_string().contains(RULES));
+    let mut definition: Value = serde_saphyr::from_str(DEFINITION).expect("it is YAML");
+    assert!(definition.to_string().contains(RULES));
+    forget_rules(&mut definition);
+    assert!(!definition.to_string().contains(RULES));
     object["spec"]["user"] = json!("a".repeat(513));
     assert_eq!(
         lines(structural(&kind).validate(&object, None)),
@@ -421,6 +425,41 @@ fn sets_and_maps_have_no_item_twice() {
         ),
         ["spec[1]: Duplicate value: {\"type\":\"A\"}"]
     );
+}
+
+#[test]
+fn a_rule_may_name_only_fields_the_schema_has() {
+    for (rule, undefined) in [
+        ("self.a > 1 && has(self.b) && oldSelf.m.any.z == 1", ""),
+        (
+            "self.l.all(i, i.whatever > 1) && self.free.any.thing && self.e.metadata.name != ''",
+            "",
+        ),
+        ("self.nothing > 1", "nothing"),
+        ("has(self.b) && self.b.c == 1", "c"),
+        ("[self.a, oldSelf.x].size() == {'k': 1}.size()", "x"),
+        ("self.l.all(i, i == self.y)", "y"),
+        ("self.metadata.name == ''", "metadata"),
+    ] {
+        let schema = json!({"type": "object", "properties": {"spec": {
+            "type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+                "a": {"type": "integer"},
+                "b": {"type": "object", "properties": {"x": {"type": "string"}}},
+                "m": {"type": "object", "additionalProperties": {"type": "object", "properties": {"z": {"type": "integer"}}}},
+                "l": {"type": "array", "items": {"type": "integer"}},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "e": {"type": "object", "x-kubernetes-embedded-resource": true},
+            },
+        }}});
+        let causes = Structural::compile(&schema, Release::V1_36)
+            .err()
+            .unwrap_or_default();
+        let expected: Vec<String> = (!undefined.is_empty())
+            .then(|| format!(".properties[spec].x-kubernetes-validations[0].rule: Invalid value: {rule:?}: compilation failed: undefined field '{undefined}'"))
+            .into_iter()
+            .collect();
+        assert_eq!(lines(causes), expected, "{rule}");
+    }
 }
 
 #[test]
