@@ -254,7 +254,7 @@ impl Cluster {
             meta::carry(kind, live, next, subresource)
         };
         let mut next = carry(next);
-        special::fill_in(kind, &mut next);
+        special::fill_in(self.release, kind, &mut next);
         conform::defaults(kind, &mut next);
         if !applied {
             apply::record(Some(live), &mut next, kind, self.writer(options));

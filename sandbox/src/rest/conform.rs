@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::{Options, Patch, meta};
 use crate::kinds::{Kind, Schema, definitions};
-use crate::schema::check_builtin;
+use crate::schema::{check_builtin, decode};
 use crate::status::{Cause, Failure};
 
-/// The object without the fields its kind does not have, and warnings about them; refuses them if the client wants that.
+/// The object without the fields its kind does not have, and warnings about them; refuses them if the client wants that,
+/// and values of another type than a built-in kind's fields have.
 /// `patch` is what they came by, if not by the object itself.
 pub(super) fn known_fields(
     kind: &Kind,
@@ -18,6 +19,7 @@ pub(super) fn known_fields(
     let unknown = match &kind.schema {
         Schema::Custom(structural) => structural.prune(&mut object),
         Schema::Builtin(name) => {
+            decode(kind, &mut object)?;
             let mut unknown = Vec::new();
             let schema = &definitions()[&**name];
             prune(schema, &mut object, "", &mut unknown);

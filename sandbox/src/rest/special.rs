@@ -9,6 +9,7 @@ use crate::auth::{Identity, rbac};
 use crate::cluster::{Cluster, NODE};
 use crate::kinds::Kind;
 use crate::object::{deleting, metadata_mut, name};
+use crate::release::Release;
 use crate::status::{Cause, Failure};
 use crate::store::Key;
 
@@ -42,7 +43,7 @@ pub(super) fn begin(
     namespace: &str,
     object: &mut Value,
 ) -> Result<(), Failure> {
-    fill_in(kind, object);
+    fill_in(cluster.release, kind, object);
     if is(kind, "", "pods") {
         begin_pod(cluster, kind, namespace, object)?;
     } else if is(kind, "", "namespaces") {
@@ -99,7 +100,7 @@ fn begin_pod(
 }
 
 /// Fills in what every written object of this kind gets.
-pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
+pub(super) fn fill_in(release: Release, kind: &Kind, object: &mut Value) {
     if is(kind, "", "secrets")
         && let Some(Value::Object(texts)) = object
             .as_object_mut()
@@ -120,6 +121,8 @@ pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
         if labels.is_object() && !name.is_empty() {
             labels["kubernetes.io/metadata.name"] = name.into();
         }
+    } else if is_definition(kind) && release < Release::V1_30 {
+        crate::schema::forget_rules(object);
     }
 }
 
