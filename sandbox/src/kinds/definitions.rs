@@ -41,6 +41,7 @@ const LISTS: &str = "
     apps.v1.DeploymentStatus conditions type merge
     apps.v1.ReplicaSetStatus conditions type merge
     apps.v1.StatefulSetStatus conditions type merge
+    batch.v1.JobStatus conditions type merge
     core.v1.Container env name merge
     core.v1.Container ports containerPort,protocol merge
     core.v1.Container volumeDevices devicePath merge
@@ -66,6 +67,7 @@ const LISTS: &str = "
     core.v1.PodSpec topologySpreadConstraints topologyKey,whenUnsatisfiable merge
     core.v1.PodSpec volumes name merge,retainKeys
     core.v1.PodStatus conditions type merge
+    core.v1.PodStatus hostIPs ip merge
     core.v1.PodStatus podIPs ip merge
     core.v1.PodStatus resourceClaimStatuses name merge,retainKeys
     core.v1.ResourceRequirements claims name -
@@ -136,6 +138,7 @@ fn is(name: &str, of: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patch::keys;
 
     #[test]
     fn every_annotated_list_is_one() {
@@ -164,5 +167,47 @@ mod tests {
                 .unwrap_or_else(|| panic!("{of}"));
             assert!(field.is_empty() || definition["properties"][field]["type"] == "object");
         }
+    }
+
+    /// Goes through all lists below a definition, with the names of the field and of the one around it.
+    fn walk(name: &str, parent: &str, seen: &mut Vec<(String, String)>) {
+        let known = (name.to_owned(), parent.to_owned());
+        if seen.contains(&known) {
+            return;
+        }
+        seen.push(known);
+        let fields = definitions()[name]["properties"].as_object();
+        for (field, schema) in fields.into_iter().flatten() {
+            let told = match schema["x-kubernetes-list-type"].as_str() {
+                Some("set") => "Set".to_owned(),
+                Some("map") => {
+                    format!("Map({})", schema["x-kubernetes-list-map-keys"]).replace(',', ", ")
+                }
+                _ => "Atomic".to_owned(),
+            };
+            if schema["type"] == "array" {
+                let merged = format!("{:?}", keys::list(parent, field));
+                assert_eq!(merged, told, "{field} in {parent} ({name})");
+            }
+            // What is in a list that is replaced as a whole is never merged.
+            let items = if told == "Atomic" {
+                &Value::Null
+            } else {
+                &schema["items"]["$ref"]
+            };
+            let below = [&schema["$ref"], &schema["allOf"][0]["$ref"], items];
+            for to in below.into_iter().filter_map(Value::as_str) {
+                walk(to.trim_start_matches("#/components/schemas/"), field, seen);
+            }
+        }
+    }
+
+    #[test]
+    fn patches_merge_lists_as_the_definitions_say() {
+        let mut seen = Vec::new();
+        for row in rows() {
+            walk(&row.definition, "", &mut seen);
+        }
+        assert!(seen.len() > 100);
     }
 }
