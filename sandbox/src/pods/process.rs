@@ -82,7 +82,7 @@ impl Process {
     /// In a runtime's words.
     pub(super) fn start(spec: &Spec, tasks: &TaskTracker) -> Result<Self, String> {
         let Some((program, arguments)) = spec.argv.split_first() else {
-            return Err("process args cannot be empty".to_owned());
+            return Err("args must not be empty".to_owned());
         };
         let mut command = Command::new(program);
         command
