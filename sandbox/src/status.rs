@@ -1,5 +1,7 @@
 //! Why a request failed, as the `Status` Kubernetes answers with.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 /// A failed request: `metav1.Status` with `status: Failure`.
@@ -9,11 +11,13 @@ pub struct Failure {
     /// HTTP status.
     pub code: u16,
     /// `reason`, e.g. `NotFound`; empty where Kubernetes has none.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// `details`; `Null` for none.
     pub details: Value,
+    /// Whether the answer is the message alone, as text: where the API server fails before it speaks of objects.
+    pub plain: bool,
 }
 
 /// One cause of an `Invalid` object.
@@ -29,12 +33,17 @@ pub struct Cause {
 
 impl Failure {
     /// Any of them; the constructors below for the common ones.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(
+        code: u16,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: Value::Null,
+            plain: false,
         }
     }
 
@@ -154,7 +163,7 @@ impl Failure {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
         });
         if !self.reason.is_empty() {
-            body["reason"] = self.reason.into();
+            body["reason"] = (*self.reason).into();
         }
         if !self.details.is_null() {
             body["details"] = self.details.clone();

@@ -12,11 +12,6 @@ use crate::status::Failure;
 const WARNINGS: usize = 64;
 const WARNING: usize = 256;
 
-/// Reasons a Status may have.
-const REASONS: &str = "Unauthorized Forbidden NotFound AlreadyExists Conflict Gone Invalid ServerTimeout Timeout \
-    TooManyRequests BadRequest MethodNotAllowed NotAcceptable RequestEntityTooLarge UnsupportedMediaType InternalError \
-    Expired ServiceUnavailable";
-
 /// A webhook that lets a write pass.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -164,9 +159,8 @@ fn denied(name: &str, status: &Value) -> Failure {
         .as_u64()
         .and_then(|code| u16::try_from(code).ok());
     let code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
-    let reason = text("reason").unwrap_or_default();
-    let reason = REASONS.split(' ').find(|one| *one == reason);
-    let mut failure = Failure::new(code, reason.unwrap_or_default(), message);
+    let reason = text("reason").unwrap_or_default().to_owned();
+    let mut failure = Failure::new(code, reason, message);
     failure.details = status["details"].clone();
     failure
 }

@@ -11,37 +11,41 @@ use serde_json::{Value, json};
 use super::rbac::rule::Rule;
 use super::{Identity, rbac, tokens};
 use crate::cluster::Cluster;
+use crate::kinds::Kind;
 use crate::request::Attributes;
 use crate::status::{Cause, Failure};
 
 /// Answers a TokenReview, SubjectAccessReview, LocalSubjectAccessReview, SelfSubjectAccessReview,
-/// SelfSubjectRulesReview or SelfSubjectReview: the object with its `status`. `namespace` is the path's.
+/// SelfSubjectRulesReview or SelfSubjectReview: the object with its `status`. `kind` and `namespace` are the path's.
 ///
 /// # Errors
 /// 400 or 422 for an object that makes no sense.
 pub fn review(
     cluster: &Cluster,
     who: &Identity,
+    kind: &Kind,
     namespace: &str,
     mut object: Value,
 ) -> Result<Value, Failure> {
-    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-    let status = match kind.as_str() {
-        "TokenReview" => token(cluster, read(&kind, &object)?)?,
-        "SubjectAccessReview" => access(cluster, None, &kind, read(&kind, &object)?)?,
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.as_str().into();
+    let kind = kind.kind.as_str();
+    let status = match kind {
+        "TokenReview" => token(cluster, read(kind, &object)?)?,
+        "SubjectAccessReview" => access(cluster, None, kind, read(kind, &object)?)?,
         "LocalSubjectAccessReview" => {
-            let spec: SubjectAccessReviewSpec = read(&kind, &object)?;
+            let spec: SubjectAccessReviewSpec = read(kind, &object)?;
             let asked = spec.resource_attributes.as_ref();
             let asked = asked.and_then(|asked| asked.namespace.as_deref());
             let asked = asked.unwrap_or_default();
             if asked != namespace {
                 let why = "must match metadata.namespace";
                 let field = "spec.resourceAttributes.namespace";
-                return Err(invalid(&kind, field, &format!("{asked:?}"), why));
+                return Err(invalid(kind, field, &format!("{asked:?}"), why));
             }
-            access(cluster, None, &kind, spec)?
+            access(cluster, None, kind, spec)?
         }
-        "SelfSubjectAccessReview" => access(cluster, Some(who), &kind, read(&kind, &object)?)?,
+        "SelfSubjectAccessReview" => access(cluster, Some(who), kind, read(kind, &object)?)?,
         "SelfSubjectRulesReview" => rules(cluster, who, &object)?,
         "SelfSubjectReview" => json!({"userInfo": who.user_info()}),
         _ => {

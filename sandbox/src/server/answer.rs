@@ -108,6 +108,10 @@ impl From<Failure> for Refused {
 }
 
 fn refusal(failure: &Failure) -> Response<Body> {
+    if failure.plain {
+        let text = failure.message.clone();
+        return body::typed(failure.code, "text/plain; charset=utf-8", text);
+    }
     let mut response = body::answer(failure.code, &failure.body(), &[]);
     if let Some(seconds) = failure.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());

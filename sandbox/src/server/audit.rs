@@ -125,7 +125,7 @@ impl Entry {
         if let Some(failure) = failure {
             status["status"] = "Failure".into();
             status["message"] = failure.message.as_str().into();
-            status["reason"] = failure.reason.into();
+            status["reason"] = (*failure.reason).into();
         }
         self.event["responseStatus"] = status;
     }

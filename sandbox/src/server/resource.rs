@@ -94,7 +94,7 @@ pub(super) async fn answer(
         }
         ("create", "") if call.kind.virtual_only => {
             let review = call.body(request).await?;
-            let review = reviews::review(cluster, who, call.namespace, review)?;
+            let review = reviews::review(cluster, who, &call.kind, call.namespace, review)?;
             Ok(body::answer(201, &review, &[]))
         }
         _ if call.kind.virtual_only => Err(no_such_method()),

@@ -101,12 +101,20 @@ fn wanted(cluster: &Cluster, parts: &mut Parts) -> Result<Option<Identity>, Fail
     if wanted == Identity::default() {
         return Ok(None);
     }
-    let why = "requested a uid, groups or extra without impersonating a user name";
-    Err(if cluster.release.minor() >= 36 {
-        Failure::bad_request(why)
-    } else {
-        let mut failure = Failure::internal(why);
-        failure.message = format!("Internal Server Error: {:?}: {why}", parts.uri.path());
-        failure
-    })
+    if cluster.release.minor() >= 36 {
+        let why = format!("requested {wanted:?} without impersonating a user name");
+        return Err(Failure::bad_request(why));
+    }
+    let groups = wanted.groups.iter();
+    let asked: Vec<String> = groups
+        .map(|group| format!("{{Group  {group}    }}"))
+        .collect();
+    let why = format!(
+        "Internal Server Error: {:?}: requested [{}] without impersonating a user",
+        parts.uri.path(),
+        asked.join(" ")
+    );
+    let mut failure = Failure::new(500, "InternalError", why);
+    failure.plain = true;
+    Err(failure)
 }

@@ -223,7 +223,7 @@ fn a_refusal_has_the_words_of_the_api_server() {
     ] {
         let failure = require(&cluster, &alice(), &what).unwrap_err();
         assert_eq!(failure.message, message);
-        assert_eq!((failure.code, failure.reason), (403, "Forbidden"));
+        assert_eq!((failure.code, &*failure.reason), (403, "Forbidden"));
     }
 }
 
