@@ -255,13 +255,7 @@ fn subresources(kind: &Kind) -> impl Iterator<Item = Subresource<'_>> {
             "attach" => (own, "PodAttachOptions", &["create", "get"]),
             "exec" => (own, "PodExecOptions", &["create", "get"]),
             "portforward" => (own, "PodPortForwardOptions", &["create", "get"]),
-            "proxy" => (
-                own,
-                "NodeProxyOptions",
-                &["create", "delete", "get", "patch", "update"],
-            ),
             "log" => (own, kind.kind.as_str(), &["get"]),
-            "eviction" => (("policy", "v1"), "Eviction", &["create"]),
             "token" => (("authentication.k8s.io", "v1"), "TokenRequest", &["create"]),
             "scale" => (("autoscaling", "v1"), "Scale", &["get", "patch", "update"]),
             _ => (own, kind.kind.as_str(), &["get", "patch", "update"]),

@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
         row::<core::ConfigMap>().short(&["cm"]),
         row::<core::Event>().short(&["ev"]),
         row::<core::Namespace>().short(&["ns"]).sub(STATUS),
-        row::<core::Node>().short(&["no"]).sub(&["proxy", "status"]),
+        row::<core::Node>().short(&["no"]).sub(STATUS),
         row::<core::Pod>()
             .short(&["po"])
             .all()
@@ -33,7 +33,6 @@ pub(super) fn rows() -> Vec<Row> {
             .sub(&[
                 "attach",
                 "ephemeralcontainers",
-                "eviction",
                 "exec",
                 "log",
                 "portforward",
@@ -79,11 +78,7 @@ pub(super) fn rows() -> Vec<Row> {
         row::<authorization::SelfSubjectAccessReview>().asked(),
         row::<authorization::SelfSubjectRulesReview>().asked(),
         row::<authorization::SubjectAccessReview>().asked(),
-        row::<batch::Job>()
-            .all()
-            .generation(0)
-            .since(21)
-            .sub(STATUS),
+        row::<batch::Job>().all().generation(0).sub(STATUS),
         row::<coordination::Lease>(),
         row::<events::Event>().short(&["ev"]),
         row::<rbac::ClusterRoleBinding>(),
