@@ -77,6 +77,11 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
         _ => return None,
     };
     let (version, mut parts) = (parts[0], &parts[1..]);
+    // The way to ask for a watch before there was a parameter for it.
+    let watched = parts.len() > 1 && parts[0] == "watch";
+    if watched {
+        parts = &parts[1..];
+    }
     let mut namespace = "";
     if let ["namespaces", name, rest @ ..] = parts {
         namespace = name;
@@ -87,7 +92,7 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
     let mut asked = Attributes {
-        verb: verb(method).to_owned(),
+        verb: if watched { "watch" } else { verb(method) }.to_owned(),
         resource_request: true,
         group: group.to_owned(),
         version: version.to_owned(),

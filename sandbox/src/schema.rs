@@ -3,7 +3,7 @@
 mod builtin;
 mod definition;
 mod fields;
-mod names;
+pub(crate) mod names;
 mod structural;
 mod values;
 

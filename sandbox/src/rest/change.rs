@@ -150,6 +150,13 @@ impl Cluster {
         let (object, warnings) = match wanted {
             Wanted::Patched(Patch::Apply(config)) => {
                 let config = Self::accept_config(kind, namespace, name, config)?;
+                if !uid(&config).is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                        uid(&config)
+                    );
+                    return Err(Failure::conflict(&kind.group, &kind.plural, name, &why));
+                }
                 let (config, warnings) = conform::known_fields(kind, config, options, None)?;
                 let writer = self.writer(options);
                 (
@@ -280,7 +287,7 @@ impl Cluster {
         meta::check_change(kind, live, &next)?;
         conform::check(kind, &mut next, Some(live))?;
         meta::count(kind, live, &mut next);
-        special::check(self, who, kind, &next, Some(live))?;
+        special::check(self, who, kind, &next, Some((live, subresource)))?;
         warnings.extend(admission::validate(self, write, &next).await?);
         Ok((next, warnings))
     }

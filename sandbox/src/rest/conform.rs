@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Options, Patch, meta};
 use crate::kinds::{Kind, Schema, definitions};
-use crate::schema::{check_builtin, decode};
+use crate::schema::{check_builtin, decode, names};
 use crate::status::{Cause, Failure};
 
 /// The object without the fields its kind does not have, and warnings about them; refuses them if the client wants that,
@@ -46,7 +46,6 @@ pub(super) fn known_fields(
             };
             Failure::invalid("", "", "", &[cause])
         }
-        _ if kind.custom() => Failure::bad_request(why),
         _ => Failure::bad_request(format!(
             "{0} in version {1:?} cannot be handled as a {0}: {why}",
             kind.kind, kind.version
@@ -72,7 +71,9 @@ pub(super) fn check(
     let causes = match &kind.schema {
         Schema::Custom(structural) => {
             structural.default(object);
-            structural.validate(object, before)
+            let mut causes = structural.validate(object, before);
+            causes.extend(names::name(kind, object));
+            causes
         }
         Schema::Builtin(_) => check_builtin(kind, object, before)
             .err()

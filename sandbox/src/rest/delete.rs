@@ -136,23 +136,21 @@ impl Cluster {
 
 impl Delete {
     fn check(&self, kind: &Kind, live: &Value) -> Result<(), Failure> {
-        let revision = meta_text(live, "resourceVersion");
-        for (what, wanted, there) in [
-            ("UID", &self.uid, uid(live)),
-            ("ResourceVersion", &self.revision, revision),
+        let (group, revision) = (&kind.group, meta_text(live, "resourceVersion"));
+        for (what, wanted, there, happened) in [
+            ("UID", &self.uid, uid(live), "deleted and then recreated"),
+            ("ResourceVersion", &self.revision, revision, "modified"),
         ] {
             if let Some(wanted) = wanted
                 && wanted != there
             {
                 let why = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({there}). The object might \
+                     have been {happened}"
                 );
-                return Err(Failure::conflict(
-                    &kind.group,
-                    &kind.plural,
-                    object_name(live),
-                    &why,
-                ));
+                // Kubernetes names the kind here, not the resource.
+                let (kind, name) = (&kind.kind, object_name(live));
+                return Err(Failure::conflict(group, kind, name, &why));
             }
         }
         Ok(())

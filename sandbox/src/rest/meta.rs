@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
-use crate::kinds::{Kind, Schema};
+use crate::kinds::Kind;
 use crate::object::{deleting, meta, metadata_mut};
 use crate::status::{Cause, Failure};
 
@@ -52,44 +52,14 @@ pub(super) fn begin(kind: &Kind, object: &mut Value, now: Timestamp) {
     }
 }
 
-/// What every new object must have, whatever its kind.
+/// Every new object must have a name.
 pub(super) fn check_new(kind: &Kind, object: &Value) -> Result<(), Failure> {
-    let mut causes = Vec::new();
-    if meta(object, "name").is_empty() {
-        causes.push(Cause {
-            reason: "FieldValueRequired",
-            field: "metadata.name".to_owned(),
-            message: "Required value: name or generateName is required".to_owned(),
-        });
-    } else if matches!(kind.schema, Schema::Custom(_)) {
-        causes.extend(check_name(meta(object, "name")));
-    }
-    fail(kind, object, &causes)
-}
-
-/// A DNS subdomain (RFC 1123), as nearly all names are.
-fn check_name(name: &str) -> Option<Cause> {
-    let part = |part: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        !part.is_empty()
-            && part.chars().all(inner)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    let message = if name.len() > 253 {
-        "must be no more than 253 characters"
-    } else if name.split('.').all(part) {
-        return None;
-    } else {
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
-         and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-    };
-    Some(Cause {
-        reason: "FieldValueInvalid",
+    let nameless = meta(object, "name").is_empty().then(|| Cause {
+        reason: "FieldValueRequired",
         field: "metadata.name".to_owned(),
-        message: format!("Invalid value: {name:?}: {message}"),
-    })
+        message: "Required value: name or generateName is required".to_owned(),
+    });
+    fail(kind, object, nameless.as_slice())
 }
 
 /// `wanted` with the metadata that stays as it is in `live`, and with only what this subresource may change.

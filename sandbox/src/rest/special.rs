@@ -95,6 +95,23 @@ fn begin_pod(
     if let Some(spec) = pod["spec"].as_object_mut() {
         spec.remove("ephemeralContainers");
     }
+    // As the admission plugins do that every cluster has.
+    pod["spec"]["priority"] = 0.into();
+    pod["spec"]["preemptionPolicy"] = "PreemptLowerPriority".into();
+    for taint in ["not-ready", "unreachable"] {
+        let key = format!("node.kubernetes.io/{taint}");
+        let tolerations = &mut pod["spec"]["tolerations"];
+        if tolerations.is_null() {
+            *tolerations = json!([]);
+        }
+        if let Some(tolerations) = tolerations.as_array_mut()
+            && !tolerations.iter().any(|one| one["key"] == key)
+        {
+            tolerations.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+            }));
+        }
+    }
     pod["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
     Ok(())
 }
@@ -141,12 +158,6 @@ pub(super) fn carry(kind: &Kind, live: &Value, wanted: Value, subresource: &str)
     match subresource {
         "ephemeralcontainers" => only("spec", "ephemeralContainers"),
         "finalize" => only("spec", "finalizers"),
-        "" if is(kind, "", "pods") => {
-            let mut next = wanted;
-            let known = &live["spec"]["ephemeralContainers"];
-            put(&mut next["spec"], "ephemeralContainers", known);
-            next
-        }
         "" if is(kind, "", "namespaces") => {
             let mut next = wanted;
             put(&mut next, "spec", &live["spec"]);
@@ -156,30 +167,30 @@ pub(super) fn carry(kind: &Kind, live: &Value, wanted: Value, subresource: &str)
     }
 }
 
-/// What Kubernetes refuses for this kind beyond what its schema says.
+/// What Kubernetes refuses for this kind beyond what its schema says; `before` with the subresource it is changed by.
 pub(super) fn check(
     cluster: &Cluster,
     who: &Identity,
     kind: &Kind,
     object: &Value,
-    before: Option<&Value>,
+    before: Option<(&Value, &str)>,
 ) -> Result<(), Failure> {
     let mut causes = Vec::new();
     if is_rbac(kind) {
-        rbac::check_escalation(cluster, who, before, object)?;
+        rbac::check_escalation(cluster, who, before.map(|(before, _)| before), object)?;
     } else if is_definition(kind) {
         causes = crate::schema::kinds_of(object, cluster.release)
             .err()
             .unwrap_or_default();
     } else if is(kind, "", "pods")
-        && let Some(before) = before
+        && let Some((before, subresource)) = before
     {
-        causes.extend(check_pod(before, object));
+        causes.extend(check_pod(before, object, subresource));
     }
     meta::fail(kind, object, &causes)
 }
 
-fn check_pod(before: &Value, pod: &Value) -> Option<Cause> {
+fn check_pod(before: &Value, pod: &Value, subresource: &str) -> Option<Cause> {
     let forbidden = |field: &str, message: &str| Cause {
         reason: "FieldValueForbidden",
         field: field.to_owned(),
@@ -190,7 +201,9 @@ fn check_pod(before: &Value, pod: &Value) -> Option<Cause> {
         for field in CHANGEABLE_OF_PODS {
             put(&mut spec, field, &Value::Null);
         }
-        put(&mut spec, "ephemeralContainers", &Value::Null);
+        if subresource == "ephemeralcontainers" {
+            put(&mut spec, "ephemeralContainers", &Value::Null);
+        }
         for list in ["containers", "initContainers"] {
             for container in spec[list].as_array_mut().into_iter().flatten() {
                 put(container, CHANGEABLE_OF_CONTAINERS, &Value::Null);

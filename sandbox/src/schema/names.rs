@@ -102,8 +102,8 @@ fn qualified(key: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with the name of an object of a built-in kind, if it has one already.
-pub(super) fn name(kind: &Kind, object: &Value) -> Option<Cause> {
+/// What is wrong with the name of an object, if it has one already.
+pub(crate) fn name(kind: &Kind, object: &Value) -> Option<Cause> {
     let rule: Rule = match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "namespaces") => label,
         ("", "services") => label_1035,

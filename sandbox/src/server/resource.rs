@@ -123,10 +123,8 @@ pub(super) async fn answer(
 impl Call<'_> {
     async fn body(&self, request: Request<Incoming>) -> Result<Value, Failure> {
         let (parts, incoming) = request.into_parts();
-        body::object(
-            body::media_type(&parts.headers),
-            &body::read(incoming).await?,
-        )
+        let media = body::media_type(&parts.headers);
+        body::object(media, &body::read(incoming).await?)
     }
 
     /// An object as it is wanted.
@@ -156,7 +154,10 @@ impl Call<'_> {
 
     fn selection(&self) -> Result<Selection, Failure> {
         let parameter = |name| parameter(&self.query, name).unwrap_or_default();
-        let (labels, fields) = (parameter("labelSelector"), parameter("fieldSelector"));
+        let (labels, mut fields) = (parameter("labelSelector"), parameter("fieldSelector"));
+        if fields.is_empty() && !self.asked.name.is_empty() {
+            fields = format!("metadata.name={}", self.asked.name); // an old path that names one
+        }
         Ok(Selection {
             namespace: (!self.namespace.is_empty()).then(|| self.namespace.to_owned()),
             selector: Selector::parse(&self.kind, &labels, &fields)?,
