@@ -340,7 +340,7 @@ async fn frames_are_read_as_the_go_server_reads_them() {
     .await;
     let text: String = String::from_utf8_lossy(&seen)
         .chars()
-        .filter(|one| one.is_ascii_lowercase())
+        .filter(char::is_ascii_lowercase)
         .collect();
     assert!(text.ends_with("abcdef"), "{text}");
     lab.sandbox.stop().await;
@@ -469,7 +469,7 @@ async fn a_process_that_takes_no_input_stops_the_answers_to_pings() {
     );
     let mut shell = lab.exec(&script(&wait), V5).await;
     for _ in 0..8 {
-        shell.send(0, &[b'x'; 32 << 10]).await;
+        shell.send(0, &vec![b'x'; 32 << 10]).await;
     }
     shell.socket.send(Message::Ping("x".into())).await.unwrap();
     let pong = async {
