@@ -224,15 +224,17 @@ fn check_pod(before: &Value, pod: &Value, subresource: &str) -> Option<Cause> {
         list.cloned().unwrap_or_default()
     };
     let now = list(pod);
-    let kept = list(before).iter().all(|old| {
-        now.iter()
-            .any(|new| new["name"] == old["name"] && new == old)
-    });
-    (!kept).then(|| {
-        forbidden(
-            "spec.ephemeralContainers",
-            "existing ephemeral containers may not be changed or removed",
-        )
+    list(before).iter().find_map(|old| {
+        let happened = match now.iter().find(|new| new["name"] == old["name"]) {
+            None => "removed",
+            Some(new) if new != old => "changed",
+            Some(_) => return None,
+        };
+        let why = format!(
+            "existing ephemeral containers {} may not be {happened}\n",
+            old["name"]
+        );
+        Some(forbidden("spec.ephemeralContainers", &why))
     })
 }
 
