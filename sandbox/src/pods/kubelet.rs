@@ -91,8 +91,13 @@ fn answer(
     };
     if !rbac::decide(cluster, &who, &what).allowed {
         let user = who.username;
-        let why =
-            format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])");
+        // Since 1.32 a path may stand for several subresources.
+        let proxy = if cluster.release.minor() >= 32 {
+            "subresource(s)=[proxy]"
+        } else {
+            "subresource=proxy"
+        };
+        let why = format!("Forbidden (user={user}, verb={verb}, resource=nodes, {proxy})");
         return text(403, why);
     }
     route(cluster, Request::from_parts(parts, body))
