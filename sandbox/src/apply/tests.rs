@@ -223,6 +223,64 @@ fn lists_are_in_the_order_applied_with_what_others_added() {
 }
 
 #[test]
+fn lists_and_maps_of_custom_kinds_are_what_their_schema_says() {
+    let text = json!({"type": "string"});
+    let parts = json!({"type": "object", "properties": {"name": text, "zone": {"type": "string", "default": "z"}, "size": text}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "parts": {"type": "array", "items": parts, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "zone"]},
+        "tags": {"type": "array", "items": text, "x-kubernetes-list-type": "set"},
+        "whole": {"type": "array", "items": text},
+        "containers": {"type": "array", "items": parts},
+        "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": text}}},
+        "one": {"type": "object", "properties": {"a": text}, "x-kubernetes-map-type": "atomic"},
+    }}}});
+    let structural =
+        crate::schema::Structural::compile(&schema, crate::Release::default()).expect("structural");
+    let kind = kind(Schema::Custom(Box::new(structural)));
+    let config = pod(&json!({
+        "metadata": {"finalizers": ["a/b"]},
+        "spec": {
+            "parts": [{"name": "p", "size": "1"}], "tags": ["x"], "whole": ["x"], "containers": [{"name": "c"}],
+            "map": {"k": {"a": "1"}}, "one": {"a": "1"},
+        },
+    }));
+    let live = apply(None, &config, &kind, by("me"), false).expect("nobody else is there");
+    assert_eq!(
+        fields(&live, "me"),
+        json!({
+            "f:metadata": {"f:finalizers": {"v:\"a/b\"": {}}},
+            "f:spec": {
+                "f:parts": {"k:{\"name\":\"p\",\"zone\":\"z\"}": {".": {}, "f:name": {}, "f:size": {}}},
+                "f:tags": {"v:\"x\"": {}}, "f:whole": {}, "f:containers": {},
+                "f:map": {"f:k": {".": {}, "f:a": {}}}, "f:one": {},
+            },
+        })
+    );
+    let other = pod(
+        &json!({"spec": {"parts": [{"name": "q"}], "tags": ["y"], "map": {"l": {}}, "one": {"a": "2"}}}),
+    );
+    let failure =
+        apply(Some(&live), &other, &kind, by("you"), false).expect_err("it has one owner");
+    assert_eq!(
+        failure.message,
+        "Apply failed with 1 conflict: conflict with \"me\": .spec.one"
+    );
+    let both = apply(Some(&live), &other, &kind, by("you"), true).expect("forced");
+    assert_eq!(both["spec"]["tags"], json!(["x", "y"]));
+    assert_eq!(
+        both["spec"]["parts"],
+        json!([{"name": "p", "size": "1"}, {"name": "q"}])
+    );
+    let nothing = pod(&json!({}));
+    let after =
+        apply(Some(&both), &nothing, &kind, by("me"), false).expect("nothing changes hands");
+    assert_eq!(
+        after["spec"],
+        json!({"parts": [{"name": "q"}], "tags": ["y"], "map": {"l": {}}, "one": {"a": "2"}})
+    );
+}
+
+#[test]
 fn items_without_their_keys_or_there_twice_cannot_be_applied() {
     for (containers, why) in [
         (json!([{"image": "i"}]), "omits key field \"name\""),

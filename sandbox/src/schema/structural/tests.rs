@@ -1,5 +1,6 @@
 //! What a schema takes out of objects, fills into them and says of them.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -542,4 +543,43 @@ fn a_definition_that_is_not_in_order_is_refused() {
     let mut unserved = good;
     unserved["spec"]["versions"][0]["served"] = json!(false);
     assert!(kinds_of(&unserved, Release::V1_36).is_ok_and(|kinds| kinds.is_empty()));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "object|array|string|map|set|[a-c(]".prop_map(Value::from),
+    ];
+    let key = "a|b|type|properties|items|additionalProperties|required|enum|default|nullable|pattern|not|anyOf|\
+               x-kubernetes-list-type|x-kubernetes-list-map-keys|x-kubernetes-validations|rule|maxItems|\
+               x-kubernetes-preserve-unknown-fields|spec|metadata|versions|schema|openAPIV3Schema|names";
+    leaf.prop_recursive(5, 48, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(key, inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_schema_and_no_object_is_a_reason_to_panic(mut schema in any_json(), object in any_json()) {
+        let _ = kinds_of(&schema, Release::V1_36);
+        if schema.is_object() {
+            schema["type"] = json!("object");
+        }
+        if let Ok(structural) = Structural::compile(&schema, Release::V1_36) {
+            let mut object = object;
+            structural.prune(&mut object);
+            prop_assert!(structural.prune(&mut object).is_empty(), "what is pruned is pruned");
+            structural.default(&mut object);
+            let once = object.clone();
+            structural.default(&mut object);
+            prop_assert_eq!(&object, &once);
+            let _ = structural.validate(&object, Some(&once));
+        }
+    }
 }
