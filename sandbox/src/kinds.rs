@@ -77,7 +77,7 @@ pub struct Column {
     pub format: String,
     /// Shown with `-o wide` only if above 0.
     pub priority: i32,
-    /// For `kubectl describe` of the column itself.
+    /// For people; a built-in kind has none but for the name.
     pub description: String,
     /// Where the value is.
     pub value: Source,

@@ -14,47 +14,32 @@ type Code = fn(&Value, Timestamp) -> Value;
 pub(crate) fn columns(kind: &str, minor: u32) -> Vec<Column> {
     let mut columns = match kind {
         "Event" => return events(),
-        "Role" | "ClusterRole" | "CustomResourceDefinition" => return vec![name(), created()],
+        "Role" | "ClusterRole" | "CustomResourceDefinition" => {
+            let created = |it: &Value, _| meta(it, "creationTimestamp").into();
+            return vec![name(), column("Created At", "date", Source::Code(created))];
+        }
         "Pod" => pods(minor),
-        "Namespace" => vec![path(
-            "Status",
-            "string",
-            ".status.phase",
-            "Phase of its life",
-        )],
+        "Namespace" => vec![path("Status", ".status.phase")],
         "Secret" => vec![
-            path("Type", "string", ".type", "What the data is for"),
-            code("Data", "string", "Number of entries", |it, _| {
-                count(&it["data"])
-            }),
+            path("Type", ".type"),
+            code("Data", |it, _| entries(&it["data"]).into()),
         ],
-        "ConfigMap" => vec![code("Data", "string", "Number of entries", |it, _| {
+        "ConfigMap" => vec![code("Data", |it, _| {
             (entries(&it["data"]) + entries(&it["binaryData"])).into()
         })],
         // Nothing has filled the list since 1.24, and it is not shown since 1.35.
         "ServiceAccount" if minor < 35 => {
-            vec![code("Secrets", "string", "Number of secrets", |it, _| {
-                list(&it["secrets"]).count().into()
-            })]
+            vec![code("Secrets", |it, _| list(&it["secrets"]).count().into())]
         }
         "Service" => services(),
         "Node" => nodes(),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workloads(kind),
         "Job" => jobs(minor),
-        "Lease" => vec![path(
-            "Holder",
-            "string",
-            ".spec.holderIdentity",
-            "Who has it",
-        )],
+        "Lease" => vec![path("Holder", ".spec.holderIdentity")],
         "RoleBinding" | "ClusterRoleBinding" => bindings(),
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
-            vec![code(
-                "Webhooks",
-                "integer",
-                "Number of webhooks",
-                |it, _| list(&it["webhooks"]).count().into(),
-            )]
+            let webhooks = |it: &Value, _| list(&it["webhooks"]).count().into();
+            vec![column("Webhooks", "integer", Source::Code(webhooks))]
         }
         _ => vec![],
     };
@@ -64,7 +49,7 @@ pub(crate) fn columns(kind: &str, minor: u32) -> Vec<Column> {
         .position(|it| it.priority > 0 || it.name == "Version");
     columns.insert(
         before.unwrap_or(columns.len()),
-        code("Age", "string", CREATED, |it, now| {
+        code("Age", |it, now| {
             age(&it["metadata"]["creationTimestamp"], now).into()
         }),
     );
@@ -83,81 +68,72 @@ pub(super) fn custom(declared: &[Column]) -> Vec<Column> {
     let mut columns = vec![name()];
     columns.extend_from_slice(declared);
     if declared.is_empty() {
-        columns.push(path("Age", "date", ".metadata.creationTimestamp", CREATED));
+        columns.push(column(
+            "Age",
+            "date",
+            Source::Path(".metadata.creationTimestamp".to_owned()),
+        ));
     }
     columns
 }
 
-const CREATED: &str = "When it was created";
-
-fn column(name: &str, kind: &str, value: Source, description: &str) -> Column {
+fn column(name: &str, kind: &str, value: Source) -> Column {
     Column {
         name: name.to_owned(),
         kind: kind.to_owned(),
         format: String::new(),
         priority: 0,
-        description: description.to_owned(),
+        description: String::new(),
         value,
     }
 }
 
-fn path(name: &str, kind: &str, path: &str, description: &str) -> Column {
-    column(name, kind, Source::Path(path.to_owned()), description)
+/// A text somewhere in the object.
+fn path(name: &str, path: &str) -> Column {
+    column(name, "string", Source::Path(path.to_owned()))
 }
 
-fn code(name: &str, kind: &str, description: &str, code: Code) -> Column {
-    column(name, kind, Source::Code(code), description)
+/// A number somewhere in the object.
+fn integer(name: &str, path: &str) -> Column {
+    column(name, "integer", Source::Path(path.to_owned()))
+}
+
+fn code(name: &str, code: Code) -> Column {
+    column(name, "string", Source::Code(code))
 }
 
 /// Shown with `-o wide` only.
-fn wide(name: &str, description: &str, code: Code) -> Column {
-    let mut column = column(name, "string", Source::Code(code), description);
-    column.priority = 1;
-    column
+fn wide(name: &str, code: Code) -> Column {
+    Column {
+        priority: 1,
+        ..column(name, "string", Source::Code(code))
+    }
 }
 
 fn name() -> Column {
-    let mut column = path("Name", "string", ".metadata.name", "Unique among its kind");
-    "name".clone_into(&mut column.format);
-    column
-}
-
-fn created() -> Column {
-    code("Created At", "date", CREATED, |it, _| {
-        meta(it, "creationTimestamp").into()
-    })
+    Column {
+        format: "name".to_owned(),
+        description: "Unique among the objects of its kind and namespace".to_owned(),
+        ..path("Name", ".metadata.name")
+    }
 }
 
 fn pods(minor: u32) -> Vec<Column> {
-    const RESTARTS: &str = "Times containers were restarted";
+    let restarts = |pod: &Value, _| Summary::of(pod).restarts.into();
     vec![
-        code("Ready", "string", "Ready containers, of all", |pod, _| {
-            Summary::of(pod).ready.into()
-        }),
-        code("Status", "string", "What its containers do", |pod, _| {
-            Summary::of(pod).status.into()
-        }),
+        code("Ready", |pod, _| Summary::of(pod).ready.into()),
+        code("Status", |pod, _| Summary::of(pod).status.into()),
         if minor < 22 {
-            code("Restarts", "integer", RESTARTS, |pod, _| {
-                Summary::of(pod).restarts.into()
-            })
+            column("Restarts", "integer", Source::Code(restarts))
         } else {
-            code("Restarts", "string", RESTARTS, |pod, now| {
-                Summary::of(pod).restarts(now).into()
-            })
+            code("Restarts", |pod, now| Summary::of(pod).restarts(now).into())
         },
-        wide("IP", "Address", |pod, _| {
-            or_none(&pod["status"]["podIP"]).into()
+        wide("IP", |pod, _| or_none(&pod["status"]["podIP"]).into()),
+        wide("Node", |pod, _| or_none(&pod["spec"]["nodeName"]).into()),
+        wide("Nominated Node", |pod, _| {
+            or_none(&pod["status"]["nominatedNodeName"]).into()
         }),
-        wide("Node", "Where it runs", |pod, _| {
-            or_none(&pod["spec"]["nodeName"]).into()
-        }),
-        wide(
-            "Nominated Node",
-            "Where it is to run once there is room",
-            |pod, _| or_none(&pod["status"]["nominatedNodeName"]).into(),
-        ),
-        wide("Readiness Gates", "Gates passed, of all", |pod, _| {
+        wide("Readiness Gates", |pod, _| {
             let gates = || list(&pod["spec"]["readinessGates"]);
             let passed = gates().filter(|it| condition(&pod["status"], text(&it["conditionType"])));
             match gates().count() {
@@ -170,31 +146,26 @@ fn pods(minor: u32) -> Vec<Column> {
 
 fn services() -> Vec<Column> {
     vec![
-        path("Type", "string", ".spec.type", "How it can be reached"),
-        code("Cluster-IP", "string", "Address in the cluster", |it, _| {
+        path("Type", ".spec.type"),
+        code("Cluster-IP", |it, _| {
             or_none(&it["spec"]["clusterIP"]).into()
         }),
-        code(
-            "External-IP",
-            "string",
-            "Addresses outside of it",
-            |it, _| {
-                let own = list(&it["spec"]["externalIPs"]).map(text);
-                let given = list(&it["status"]["loadBalancer"]["ingress"]).map(|at| {
-                    if at["ip"].is_string() {
-                        text(&at["ip"])
-                    } else {
-                        text(&at["hostname"])
-                    }
-                });
-                match text(&it["spec"]["type"]) {
-                    "ExternalName" => text(&it["spec"]["externalName"]).into(),
-                    "LoadBalancer" => joined(given.chain(own), ",", "<pending>").into(),
-                    _ => joined(own, ",", "<none>").into(),
+        code("External-IP", |it, _| {
+            let own = list(&it["spec"]["externalIPs"]).map(text);
+            let given = list(&it["status"]["loadBalancer"]["ingress"]).map(|at| {
+                if at["ip"].is_string() {
+                    text(&at["ip"])
+                } else {
+                    text(&at["hostname"])
                 }
-            },
-        ),
-        code("Port(s)", "string", "Ports it has", |it, _| {
+            });
+            match text(&it["spec"]["type"]) {
+                "ExternalName" => text(&it["spec"]["externalName"]).into(),
+                "LoadBalancer" => joined(given.chain(own), ",", "<pending>").into(),
+                _ => joined(own, ",", "<none>").into(),
+            }
+        }),
+        code("Port(s)", |it, _| {
             let ports = list(&it["spec"]["ports"]).map(|port| {
                 let node = port["nodePort"].as_u64().filter(|node| *node > 0);
                 let node = node.map_or_else(String::new, |node| format!(":{node}"));
@@ -202,9 +173,7 @@ fn services() -> Vec<Column> {
             });
             joined(ports, ",", "<none>").into()
         }),
-        wide("Selector", "Labels of its pods", |it, _| {
-            labels(&it["spec"]["selector"]).into()
-        }),
+        wide("Selector", |it, _| labels(&it["spec"]["selector"]).into()),
     ]
 }
 
@@ -222,7 +191,7 @@ fn nodes() -> Vec<Column> {
         }
     }
     vec![
-        code("Status", "string", "Whether it takes pods", |node, _| {
+        code("Status", |node, _| {
             let mut ready = list(&node["status"]["conditions"]);
             let ready = match ready.find(|it| it["type"] == "Ready") {
                 Some(ready) if ready["status"] == "True" => "Ready",
@@ -232,7 +201,7 @@ fn nodes() -> Vec<Column> {
             let closed = node["spec"]["unschedulable"] == true;
             format!("{ready}{}", if closed { ",SchedulingDisabled" } else { "" }).into()
         }),
-        code("Roles", "string", "Roles told by its labels", |node, _| {
+        code("Roles", |node, _| {
             let labels = node["metadata"]["labels"].as_object();
             let roles = labels.into_iter().flatten().filter_map(|(label, value)| {
                 match label.strip_prefix("node-role.kubernetes.io/") {
@@ -243,25 +212,16 @@ fn nodes() -> Vec<Column> {
             });
             joined(roles, ",", "<none>").into()
         }),
-        path(
-            "Version",
-            "string",
-            ".status.nodeInfo.kubeletVersion",
-            "Of the kubelet",
-        ),
-        wide("Internal-IP", "Address in the cluster", |node, _| {
-            address(node, "InternalIP")
-        }),
-        wide("External-IP", "Address outside of it", |node, _| {
-            address(node, "ExternalIP")
-        }),
-        wide("OS-Image", "Operating system", |node, _| {
+        path("Version", ".status.nodeInfo.kubeletVersion"),
+        wide("Internal-IP", |node, _| address(node, "InternalIP")),
+        wide("External-IP", |node, _| address(node, "ExternalIP")),
+        wide("OS-Image", |node, _| {
             unknown(&node["status"]["nodeInfo"]["osImage"])
         }),
-        wide("Kernel-Version", "Kernel", |node, _| {
+        wide("Kernel-Version", |node, _| {
             unknown(&node["status"]["nodeInfo"]["kernelVersion"])
         }),
-        wide("Container-Runtime", "What runs containers", |node, _| {
+        wide("Container-Runtime", |node, _| {
             unknown(&node["status"]["nodeInfo"]["containerRuntimeVersion"])
         }),
     ]
@@ -277,7 +237,7 @@ fn bindings() -> Vec<Column> {
         joined(names, ", ", "").into()
     }
     vec![
-        code("Role", "string", "What is granted", |it, _| {
+        code("Role", |it, _| {
             format!(
                 "{}/{}",
                 text(&it["roleRef"]["kind"]),
@@ -285,84 +245,40 @@ fn bindings() -> Vec<Column> {
             )
             .into()
         }),
-        wide("Users", "Users it is granted to", |it, _| {
-            subjects(it, "User")
-        }),
-        wide("Groups", "Groups it is granted to", |it, _| {
-            subjects(it, "Group")
-        }),
-        wide(
-            "ServiceAccounts",
-            "ServiceAccounts it is granted to",
-            |it, _| subjects(it, "ServiceAccount"),
-        ),
+        wide("Users", |it, _| subjects(it, "User")),
+        wide("Groups", |it, _| subjects(it, "Group")),
+        wide("ServiceAccounts", |it, _| subjects(it, "ServiceAccount")),
     ]
 }
 
 fn workloads(kind: &str) -> Vec<Column> {
     match kind {
         "Deployment" => vec![
-            code("Ready", "string", "Ready pods, of those wanted", |it, _| {
+            code("Ready", |it, _| {
                 ready(&it["status"]["readyReplicas"], &it["spec"]["replicas"])
             }),
-            code(
-                "Up-to-date",
-                "string",
-                "Pods of the newest template",
-                |it, _| number(&it["status"]["updatedReplicas"]).into(),
-            ),
-            code("Available", "string", "Pods that can be used", |it, _| {
+            code("Up-to-date", |it, _| {
+                number(&it["status"]["updatedReplicas"]).into()
+            }),
+            code("Available", |it, _| {
                 number(&it["status"]["availableReplicas"]).into()
             }),
         ],
         "ReplicaSet" => vec![
-            path("Desired", "integer", ".spec.replicas", "Pods wanted"),
-            path("Current", "integer", ".status.replicas", "Pods there are"),
-            path(
-                "Ready",
-                "integer",
-                ".status.readyReplicas",
-                "Pods that are ready",
-            ),
+            integer("Desired", ".spec.replicas"),
+            integer("Current", ".status.replicas"),
+            integer("Ready", ".status.readyReplicas"),
         ],
-        "StatefulSet" => vec![code(
-            "Ready",
-            "string",
-            "Ready pods, of those wanted",
-            |it, _| ready(&it["status"]["readyReplicas"], &it["spec"]["replicas"]),
-        )],
+        "StatefulSet" => vec![code("Ready", |it, _| {
+            ready(&it["status"]["readyReplicas"], &it["spec"]["replicas"])
+        })],
         "DaemonSet" => vec![
-            path(
-                "Desired",
-                "integer",
-                ".status.desiredNumberScheduled",
-                "Nodes that should have it",
-            ),
-            path(
-                "Current",
-                "integer",
-                ".status.currentNumberScheduled",
-                "Nodes that have it",
-            ),
-            path(
-                "Ready",
-                "integer",
-                ".status.numberReady",
-                "Nodes where it is ready",
-            ),
-            path(
-                "Up-to-date",
-                "integer",
-                ".status.updatedNumberScheduled",
-                "Nodes with the newest template",
-            ),
-            path(
-                "Available",
-                "integer",
-                ".status.numberAvailable",
-                "Nodes where it can be used",
-            ),
-            code("Node Selector", "string", "Labels of the nodes", |it, _| {
+            integer("Desired", ".status.desiredNumberScheduled"),
+            integer("Current", ".status.currentNumberScheduled"),
+            integer("Ready", ".status.numberReady"),
+            integer("Up-to-date", ".status.updatedNumberScheduled"),
+            integer("Available", ".status.numberAvailable"),
+            code("Node Selector", |it, _| {
                 labels(&it["spec"]["template"]["spec"]["nodeSelector"]).into()
             }),
         ],
@@ -372,21 +288,16 @@ fn workloads(kind: &str) -> Vec<Column> {
 
 fn jobs(minor: u32) -> Vec<Column> {
     let mut columns = vec![
-        code(
-            "Completions",
-            "string",
-            "Pods that succeeded, of those wanted",
-            |it, _| {
-                let done = number(&it["status"]["succeeded"]);
-                let at_once = number(&it["spec"]["parallelism"]);
-                match it["spec"]["completions"].as_i64() {
-                    Some(all) => format!("{done}/{all}").into(),
-                    None if at_once > 1 => format!("{done}/1 of {at_once}").into(),
-                    None => format!("{done}/1").into(),
-                }
-            },
-        ),
-        code("Duration", "string", "Time it took so far", |it, now| {
+        code("Completions", |it, _| {
+            let done = number(&it["status"]["succeeded"]);
+            let at_once = number(&it["spec"]["parallelism"]);
+            match it["spec"]["completions"].as_i64() {
+                Some(all) => format!("{done}/{all}").into(),
+                None if at_once > 1 => format!("{done}/1 of {at_once}").into(),
+                None => format!("{done}/1").into(),
+            }
+        }),
+        code("Duration", |it, now| {
             let started = text(&it["status"]["startTime"]).parse();
             let ended = text(&it["status"]["completionTime"]).parse().unwrap_or(now);
             started.map_or_else(|_| "".into(), |started| duration(started, ended).into())
@@ -395,7 +306,7 @@ fn jobs(minor: u32) -> Vec<Column> {
     if minor >= 31 {
         columns.insert(
             0,
-            code("Status", "string", "What has become of it", |it, _| {
+            code("Status", |it, _| {
                 let is = |kind| condition(&it["status"], kind);
                 let told = [
                     (is("Complete"), "Complete"),
@@ -420,11 +331,11 @@ fn template(kind: &str) -> Vec<Column> {
         joined(all.map(|container| text(&container[field])), ",", "").into()
     }
     let mut columns = vec![
-        wide("Containers", "Their names", |it, _| containers(it, "name")),
-        wide("Images", "Their images", |it, _| containers(it, "image")),
+        wide("Containers", |it, _| containers(it, "name")),
+        wide("Images", |it, _| containers(it, "image")),
     ];
     if kind != "StatefulSet" {
-        columns.push(wide("Selector", "Labels of its pods", |it, _| {
+        columns.push(wide("Selector", |it, _| {
             selector(&it["spec"]["selector"]).into()
         }));
     }
@@ -457,24 +368,19 @@ fn events() -> Vec<Column> {
     let mut last = name();
     last.priority = 1;
     vec![
-        code(
-            "Last Seen",
-            "string",
-            "Time since it happened last",
-            |it, now| {
-                let last = match &it["series"]["lastObservedTime"] {
-                    Value::Null => match event_field(it, "lastTimestamp") {
-                        Value::Null => first(it, "firstTimestamp"),
-                        last => last,
-                    },
-                    series => series,
-                };
-                age(last, now).into()
-            },
-        ),
-        path("Type", "string", ".type", "Normal or Warning"),
-        path("Reason", "string", ".reason", "Why, in a word"),
-        code("Object", "string", "What it is about", |it, _| {
+        code("Last Seen", |it, now| {
+            let last = match &it["series"]["lastObservedTime"] {
+                Value::Null => match event_field(it, "lastTimestamp") {
+                    Value::Null => first(it, "firstTimestamp"),
+                    last => last,
+                },
+                series => series,
+            };
+            age(last, now).into()
+        }),
+        path("Type", ".type"),
+        path("Reason", ".reason"),
+        code("Object", |it, _| {
             let about = event_field(it, "involvedObject");
             let kind = text(&about["kind"]).to_lowercase();
             match text(&about["name"]) {
@@ -482,27 +388,23 @@ fn events() -> Vec<Column> {
                 name => format!("{kind}/{name}").into(),
             }
         }),
-        wide("Subobject", "Which part of it", |it, _| {
+        wide("Subobject", |it, _| {
             text(&event_field(it, "involvedObject")["fieldPath"]).into()
         }),
-        wide("Source", "Who reports it", |it, _| source(it)),
-        code("Message", "string", "What happened", |it, _| {
+        wide("Source", |it, _| source(it)),
+        code("Message", |it, _| {
             text(event_field(it, "message")).trim().into()
         }),
-        wide("First Seen", "Time since it happened first", |it, now| {
+        wide("First Seen", |it, now| {
             age(first(it, "firstTimestamp"), now).into()
         }),
-        wide("Count", "How often it happened", |it, _| {
+        wide("Count", |it, _| {
             let series = it["series"]["count"].as_i64();
             let count = series.or_else(|| event_field(it, "count").as_i64());
             count.filter(|count| *count > 0).unwrap_or(1).into()
         }),
         last,
     ]
-}
-
-fn count(map: &Value) -> Value {
-    entries(map).into()
 }
 
 fn entries(map: &Value) -> usize {
