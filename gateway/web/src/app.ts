@@ -13,6 +13,8 @@ import { type Owner, Tab } from './tab.ts';
 /** How long until a session that is not granted yet is looked at again, in milliseconds. */
 const LOOK_AGAIN = 2000;
 
+const CONNECTION = { choosing: 'idle', connecting: 'connecting', open: 'connected', ended: 'ended', cut: 'disconnected' } as const;
+
 export class App implements Owner {
   readonly #tabs: Tab[] = [];
   readonly #countdown = new Countdown(() => void this.#refresh());
@@ -73,7 +75,7 @@ export class App implements Owner {
     if (this.#gone) return;
     if (ended !== null) {
       this.#ended = ended;
-      this.#countdown.stop();
+      this.#countdown.stop('none');
       document.body.dataset['session'] = 'ended';
     }
     if (session !== null) {
@@ -136,7 +138,7 @@ export class App implements Owner {
     const [session, front] = [this.#session, this.#front];
     if (session === null || front === null) return;
     showFacts(this.link.namespace, session, front.container ?? session.container);
-    showConnection(front.state === 'open' ? 'connected' : front.state === 'connecting' ? 'connecting' : 'disconnected');
+    showConnection(CONNECTION[front.state]);
     this.#drawTabs(session);
     const more = byId('new-tab', HTMLButtonElement);
     more.disabled = !this.#mayOpen();

@@ -25,12 +25,12 @@ export class Countdown {
     else this.#tick();
   }
 
-  /** Stops, and takes any warning away. */
-  stop(): void {
+  /** Stops, and takes any warning away; shows `text` instead of a time. */
+  stop(text = '–'): void {
     window.clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#hide();
-    byId('left', HTMLElement).textContent = '–';
+    byId('left', HTMLElement).textContent = text;
     delete document.body.dataset['left'];
   }
 

@@ -31,12 +31,14 @@ export function showFacts(namespace: string, session: Session, container: string
   document.title = `${session.pod} – Drawbridge`;
 }
 
+const CONNECTION = { connected: 'Connected', connecting: 'Connecting…', idle: 'Not connected', ended: 'Ended', disconnected: 'Disconnected' };
+
 /** How the terminal in front is connected. */
-export function showConnection(state: 'connected' | 'connecting' | 'disconnected'): void {
+export function showConnection(state: keyof typeof CONNECTION): void {
   const element = byId('connection', HTMLElement);
   if (element.dataset['state'] === state) return;
   element.dataset['state'] = state;
-  byId('connection-text', HTMLElement).textContent = { connected: 'Connected', connecting: 'Connecting…', disconnected: 'Disconnected' }[state];
+  byId('connection-text', HTMLElement).textContent = CONNECTION[state];
 }
 
 /** What fills the page when there is no terminal. */

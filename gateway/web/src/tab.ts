@@ -10,8 +10,8 @@ import type { Settings } from './settings.ts';
 import { type Closed, Connection } from './socket.ts';
 import { Terminal } from './terminal.ts';
 
-/** Where a tab is in its life. */
-export type State = 'choosing' | 'connecting' | 'open' | 'ended';
+/** Where a tab is in its life; `ended` by itself, or `cut`. */
+export type State = 'choosing' | 'connecting' | 'open' | 'ended' | 'cut';
 
 /** Who is told about a tab. */
 export interface Owner {
@@ -116,7 +116,7 @@ export class Tab {
   }
 
   #end({ kind, title, text, code, again }: Ending): void {
-    this.#become('ended');
+    this.#become(kind === 'exit' ? 'ended' : 'cut');
     const heading = make('h2', { textContent: title });
     const parts: Node[] = [heading, make('p', { textContent: text })];
     if (code !== '') parts.push(make('p', { className: 'code', textContent: code }));

@@ -13,6 +13,8 @@ import type { Settings } from './settings.ts';
 /** Bytes handed to xterm.js and not yet on the screen: above the first nothing more is taken until the second is reached. */
 const HIGH_WATER = 256 * 1024;
 const LOW_WATER = 64 * 1024;
+/** Bytes xterm.js is given at once: between two such pieces it lets the page do other things. Some bytes take long. */
+const PIECE = 4 * 1024;
 /** Lines that can be scrolled back to. */
 const SCROLLBACK = 10_000;
 /** Matches marked at the same time. */
@@ -61,6 +63,7 @@ export class Terminal {
       macOptionIsMeta: true,
       theme: dark.matches ? DARK : LIGHT,
       linkHandler: { activate: (_event, address) => openLink(address), allowNonHttpProtocols: false },
+      logLevel: 'off', // else every byte that makes no sense is a line on the console
       windowOptions: {}, // programs may neither move the window nor ask about it
     });
     this.xterm.loadAddon(this.#fit);
@@ -84,6 +87,14 @@ export class Terminal {
     // Colours may be asked for, but not set: the answer would carry to the shell's input what the output chose.
     const question = /^(\d+;)?\?$/;
     for (const code of [4, 10, 11, 12]) parser.registerOscHandler(code, (data) => !question.test(data));
+    // xterm.js would repeat these as often as it is told: a hundred million times, with a few bytes. More than fills the screen
+    // is nothing a program needs.
+    const bound = (final: string, most: () => number): void => {
+      parser.registerCsiHandler({ final }, ([count]) => typeof count === 'number' && count > most());
+    };
+    bound('b', () => this.xterm.cols * this.xterm.rows); // a character
+    for (const lines of ['L', 'M', 'S', 'T']) bound(lines, () => this.xterm.rows);
+    for (const stops of ['I', 'Z']) bound(stops, () => this.xterm.cols);
   }
 
   #retheme = (): void => {
@@ -106,10 +117,13 @@ export class Terminal {
   /** Shows output; resolves when more is welcome. */
   async write(bytes: Uint8Array): Promise<void> {
     this.#behind += bytes.length;
-    this.xterm.write(bytes, () => {
-      this.#behind -= bytes.length;
-      if (this.#behind <= LOW_WATER) this.#welcome.splice(0).forEach((go) => go());
-    });
+    for (let at = 0; at < bytes.length; at += PIECE) {
+      const piece = bytes.subarray(at, at + PIECE);
+      this.xterm.write(piece, () => {
+        this.#behind -= piece.length;
+        if (this.#behind <= LOW_WATER) this.#welcome.splice(0).forEach((go) => go());
+      });
+    }
     if (this.#behind > HIGH_WATER) await new Promise<void>((go) => this.#welcome.push(go));
   }
 
