@@ -19,7 +19,7 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
     shellcheck -x .ci/run
-    shellcheck -a tests/cluster/cluster tests/cluster/verify tests/clients/setup tests/clients/run
+    shellcheck -a tests/cluster/cluster tests/cluster/verify tests/clients/setup tests/clients/run tests/browser/run
 
 # The tests that need nothing but Rust.
 test:
@@ -68,6 +68,10 @@ cluster-kubeconfig:
 e2e *filter:
     tests/clients/setup
     cargo test --package drawbridge-tests --features cluster --no-fail-fast -- {{ filter }} --nocapture
+
+# The terminal page in Chromium, on the same cluster. Needs Node.js with npm, and Chromium.
+browser:
+    DRAWBRIDGE_WEB=required cargo test --package drawbridge-tests --features browser --test browser -- --nocapture
 
 # The product on the sandbox, and a shell in the browser; `--check` tries it and ends.
 demo *args:
