@@ -64,10 +64,19 @@ cluster-down:
 cluster-kubeconfig:
     @tests/cluster/cluster kubeconfig
 
-# The end-to-end tests, against $KUBECONFIG or the local cluster (`just cluster-up`).
+# The end-to-end tests and the facts about the API, on $KUBECONFIG or the local cluster (`just cluster-up`).
 e2e *filter:
     tests/clients/setup
-    cargo test --package drawbridge-tests --features cluster --no-fail-fast -- {{ filter }} --nocapture
+    DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --features kubectl,foreign-clients --no-fail-fast -- {{ filter }} --nocapture
+
+# What `just test` cannot prove on the sandbox, for want of them: kubectl, and the Python and JavaScript clients.
+clients *filter:
+    tests/clients/setup
+    DRAWBRIDGE_CLUSTER=sandbox cargo test --package drawbridge-tests --features kubectl,foreign-clients --test kubectl --test foreign_clients --no-fail-fast -- {{ filter }} --nocapture
+
+# What a Kubernetes API does, fact by fact, on $KUBECONFIG or the local cluster; `just test` checks the sandbox.
+conformance:
+    DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --test conformance -- --nocapture
 
 # The terminal page in Chromium, on the same cluster. Needs Node.js with npm, and Chromium.
 browser:

@@ -23,6 +23,9 @@ use crate::wait::wait_for;
 /// free after its duration.
 const READY: Duration = Duration::from_secs(40);
 
+/// How long the tokens of both programs live: longer than any run.
+const TOKEN_SECONDS: i64 = 12 * 60 * 60;
+
 /// A running operator and gateway. Both stop when the last [`Arc`] is dropped.
 pub struct Drawbridge {
     operator: Mutex<Arc<Operator>>,
@@ -30,8 +33,8 @@ pub struct Drawbridge {
     pki: Pki,
     files: Files,
     extra: AtomicU32,
-    /// Two operators on one cluster would write two truths; so only one process of this machine tests at a time.
-    _lock: File,
+    /// Two operators on one cluster would write two truths; so only one process of this machine tests on it at a time.
+    _lock: Option<File>,
 }
 
 /// A running operator.
@@ -83,7 +86,11 @@ impl Drawbridge {
     /// # Errors
     /// When it does not start; says what it logged.
     pub async fn start(cluster: &Cluster) -> Result<Self> {
-        let lock = alone().await?;
+        let lock = if cluster.faulty().is_ok() {
+            None // it is ours alone
+        } else {
+            Some(alone().await?)
+        };
         install(cluster).await?;
         let files = Files::new()?;
         let pki = Pki::write(&files.dir)?;
@@ -430,23 +437,10 @@ impl Files {
     /// Writes a kubeconfig with a token of a ServiceAccount in [`SYSTEM_NAMESPACE`].
     async fn kubeconfig(&self, cluster: &Cluster, account: &str) -> Result<PathBuf> {
         let path = kubeconfig(&self.dir, account);
-        let args = [
-            "-n",
-            SYSTEM_NAMESPACE,
-            "create",
-            "token",
-            account,
-            "--duration=12h",
-        ];
         let token = cluster
-            .kubectl
-            .ok(&args)
-            .await
-            .context("failed to get a token for a ServiceAccount of deploy/")?;
-        write_private(
-            &path,
-            &cluster.kubeconfig_with_token(token.trim())?.to_string(),
-        )?;
+            .token(SYSTEM_NAMESPACE, account, None, TOKEN_SECONDS)
+            .await?;
+        write_private(&path, &cluster.kubeconfig_with_token(&token)?.to_string())?;
         Ok(path)
     }
 

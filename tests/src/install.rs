@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
-use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::manifest::{apply, documents};
 use crate::programs::repository;
 use crate::wait::soon;
 
@@ -53,43 +56,34 @@ pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
         Box::pin(established),
     )
     .await??;
-    let selector = format!("{TEST_LABEL}=true");
-    for left in [
-        // Namespaces that were not cleaned up, and a Lease whose holder is gone.
-        &[
-            "delete",
-            "namespaces",
-            "-l",
-            &selector,
-            "--wait=false",
-            "--ignore-not-found",
-        ][..],
-        &[
-            "-n",
-            SYSTEM_NAMESPACE,
-            "delete",
-            "leases",
-            "--all",
-            "--ignore-not-found",
-        ],
-    ] {
-        cluster.kubectl.ok(left).await?;
+    // Namespaces that were not cleaned up, and a Lease whose holder is gone.
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let left = ListParams::default().labels(&format!("{TEST_LABEL}=true"));
+    for namespace in namespaces.list_metadata(&left).await? {
+        let name = namespace.metadata.name.unwrap_or_default();
+        let gone = namespaces.delete(&name, &DeleteParams::default()).await;
+        gone.map(drop).or_else(gone_already)?;
     }
+    let leases = Api::<Lease>::namespaced(cluster.client.clone(), SYSTEM_NAMESPACE);
+    leases
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await?;
     Ok(())
+}
+
+/// What is gone already need not be deleted.
+pub(crate) fn gone_already(error: kube::Error) -> Result<(), kube::Error> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        other => Err(other),
+    }
 }
 
 /// Gives [`KUBELET_ACCOUNT`] what the manifests give to the gateway's account, whose own rights stay as they are.
 pub(crate) async fn install_kubelet_account(cluster: &Cluster) -> Result<()> {
     for file in ["deploy/gateway-rbac.yaml", KUBELET_RBAC] {
         let file = repository().join(file);
-        let path = file.to_str().context("a path in UTF-8")?;
-        let objects = cluster
-            .kubectl
-            .ok(&["create", "--dry-run=client", "-o", "json", "-f", path])
-            .await?;
-        // One object after another, not a List.
-        for object in serde_json::Deserializer::from_str(&objects).into_iter::<Value>() {
-            let mut object = object?;
+        for mut object in documents(&std::fs::read_to_string(file)?)? {
             if object["kind"] == "ServiceAccount" {
                 object["metadata"]["name"] = KUBELET_ACCOUNT.into();
             }
@@ -116,17 +110,4 @@ fn manifests(dir: &str) -> Result<Vec<PathBuf>> {
     files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
     files.sort();
     Ok(files)
-}
-
-async fn apply(cluster: &Cluster, text: &str) -> Result<()> {
-    let mut args = vec!["apply", "-f", "-"];
-    // Before 1.25 API servers drop the CEL rules of a CustomResourceDefinition; kubectl would refuse to send them.
-    if cluster.version < (1, 25) {
-        args.push("--validate=false");
-    }
-    let output = cluster
-        .kubectl
-        .run_with(&args, Some(text.as_bytes()), LIMIT)
-        .await?;
-    output.ok(&args).map(drop)
 }

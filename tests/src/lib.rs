@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Test ── one namespace, its pods and sessions; what a test function is given
-//!     ├── Cluster       the Kubernetes it runs on (KUBECONFIG, or the project's own), as administrator
+//!     ├── Cluster       the Kubernetes it runs on (the sandbox or a real one), as administrator
 //!     ├── Drawbridge    one operator and one gateway as child processes, each with its ServiceAccount's token;
 //!     │                 shared by the tests of a binary, stopped when the last one is done
 //!     └── Session       a granted ConsoleSession: token, kubeconfig
@@ -13,16 +13,19 @@
 //!           └── Connection  bytes over TLS, for what no honest client sends
 //! ```
 //!
-//! `cargo test -p drawbridge-tests --features cluster` runs all of it. What can be set in the environment:
+//! `cargo test -p drawbridge-tests` runs what needs only Rust, on the sandbox; `just e2e` all of it on a real cluster. What
+//! can be set in the environment:
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `KUBECONFIG` | a cluster where you are administrator | the one of `tests/cluster/cluster up` |
-//! | `KUBECTL` | kubectl 1.30 or newer | the cluster's own, else the one on `PATH` |
+//! | `DRAWBRIDGE_CLUSTER` | `sandbox`, or `real`: that of `tests/cluster/cluster up` | `sandbox`, unless `KUBECONFIG` is set |
+//! | `KUBECONFIG` | a cluster where you are administrator | none |
+//! | `DRAWBRIDGE_SANDBOX_RELEASE` | `1.20`, `1.30` or `1.36`: what the sandbox behaves like | `1.36` |
+//! | `KUBECTL` | kubectl 1.30 or newer | the one `tests/cluster/cluster up` brought, else the one on `PATH` |
 //! | `DRAWBRIDGE_BIN_DIR` | where the operator and the gateway are | built by cargo, beside the test |
 //! | `DRAWBRIDGE_TEST_IMAGE` | an image with a busybox | the cluster's own, else `busybox:1.37` |
-//! | `DRAWBRIDGE_AUDIT_LOG` | the API server's audit log, as a file | the cluster's own, else none |
-//! | `DRAWBRIDGE_SKIP` | `audit-log`, `restart`, `kubelet`: what may be skipped where the cluster lacks it | nothing |
+//! | `DRAWBRIDGE_AUDIT_LOG` | the API server's audit log, as a file | the sandbox's or the project's own cluster's |
+//! | `DRAWBRIDGE_SKIP` | `audit-log`, `restart`, `kubelet`, `faults`: what may be skipped where the cluster lacks it | nothing |
 //! | `DRAWBRIDGE_TEST_LOG` | what the operator and the gateway log | `info` |
 //! | `DRAWBRIDGE_KEEP` | if set, namespaces and logs are kept | logs of failed tests are |
 //!
@@ -34,13 +37,16 @@ mod cluster;
 mod connection;
 mod console;
 mod drawbridge;
+mod embedded;
 mod end;
 mod install;
 mod kubectl;
+mod manifest;
 mod metrics;
 mod pki;
 mod process;
 mod programs;
+mod rights;
 mod session;
 mod terminal;
 mod test;
@@ -64,7 +70,7 @@ pub use session::Session;
 pub use terminal::Terminal;
 pub use test::{Test, run, run_alone};
 pub use timings::Timings;
-pub use untouched::{Nothing, run_counted};
+pub use untouched::Nothing;
 pub use wait::{soon, wait_for};
 
 /// Tells the person running the tests something, past libtest's capture of the output of tests that pass.

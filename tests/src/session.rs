@@ -32,9 +32,9 @@ impl Session {
     /// kubectl as the user runs it: with the kubeconfig of the Secret and nothing else.
     ///
     /// # Errors
-    /// When no directory for its cache can be made.
-    pub fn kubectl(&self, cluster: &Cluster) -> Result<Kubectl> {
-        cluster.kubectl_with(&self.kubeconfig)
+    /// When there is none, or no directory for its cache can be made.
+    pub async fn kubectl(&self, cluster: &Cluster) -> Result<Kubectl> {
+        cluster.kubectl_with(&self.kubeconfig).await
     }
 
     /// When access ends.

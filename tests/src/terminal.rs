@@ -152,6 +152,17 @@ impl Terminal {
         .await
     }
 
+    /// Waits until a shell asks for a command, whoever it runs as.
+    ///
+    /// # Errors
+    /// As [`Terminal::until`].
+    pub async fn prompt(&mut self) -> Result<()> {
+        self.until("the prompt", |screen| {
+            screen.trim_end().ends_with(['#', '$'])
+        })
+        .await
+    }
+
     /// Waits until the program has ended.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use drawbridge_crds::v1alpha1::{ConsoleSession, Phase};
 use futures_util::FutureExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::conditions::is_pod_running;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Resource};
@@ -20,7 +21,7 @@ use tokio::sync::RwLock;
 
 use crate::cluster::Cluster;
 use crate::drawbridge::{Drawbridge, Gateway, write_private};
-use crate::install::TEST_LABEL;
+use crate::install::{TEST_LABEL, gone_already};
 use crate::note;
 use crate::session::Session;
 use crate::wait::{soon, wait_for};
@@ -30,13 +31,17 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Longest a whole test takes; a test that hangs should say so rather than be killed from outside.
 const TEST_LIMIT: Duration = Duration::from_mins(10);
 
-/// Held for reading by tests that share the processes, for writing by those that stop them.
+/// What a container does by default. It ignores SIGTERM, as every program does that is process 1 and does not ask for it:
+/// the end of a pod is then when its grace is over, whether process 1 is what it is in a container or not.
+const SLEEP: &str = "trap '' TERM; exec sleep 99999";
+
+/// On a real cluster: held for reading by tests that share the processes, for writing by those that stop them.
 static PROCESSES: RwLock<()> = RwLock::const_new(());
 
 /// What a test function works with.
 pub struct Test {
     /// The cluster, as administrator.
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     /// The operator and the gateway.
     pub drawbridge: Arc<Drawbridge>,
     /// The test's own namespace.
@@ -51,20 +56,24 @@ pub struct Test {
 /// When the test fails; shows the logs and objects of it first.
 pub async fn run(body: impl AsyncFnOnce(&Test) -> Result<()>) {
     let _shared = PROCESSES.read().await;
-    run_body(body).await;
+    run_body(Test::new().await, body).await;
 }
 
-/// Runs a test while no other of this binary runs: it may stop and restart the operator, the gateway or the API server.
+/// Runs a test that may stop and restart the operator, the gateway or the API server, or counts what they do: on a real
+/// cluster while no other of this binary runs; on the sandbox beside others, with a sandbox and programs of its own.
 ///
 /// # Panics
 /// When the test fails; shows the logs and objects of it first.
 pub async fn run_alone(body: impl AsyncFnOnce(&Test) -> Result<()>) {
+    if matches!(Cluster::is_sandbox(), Ok(true)) {
+        return run_body(Test::apart().await, body).await;
+    }
     let _alone = PROCESSES.write().await;
-    run_body(body).await;
+    run_body(Test::new().await, body).await;
 }
 
-async fn run_body(body: impl AsyncFnOnce(&Test) -> Result<()>) {
-    let test = match Test::new().await {
+async fn run_body(test: Result<Test>, body: impl AsyncFnOnce(&Test) -> Result<()>) {
+    let test = match test {
         Ok(test) => test,
         Err(error) => panic!("the test could not begin: {error:?}"),
     };
@@ -91,6 +100,25 @@ impl Test {
     pub async fn new() -> Result<Self> {
         let cluster = Cluster::connect().await?;
         let drawbridge = Drawbridge::shared(&cluster).await?;
+        Self::on(Arc::new(cluster), drawbridge).await
+    }
+
+    /// The same with a sandbox and programs nobody else uses.
+    async fn apart() -> Result<Self> {
+        let cluster = Cluster::sandbox_apart().await?;
+        let drawbridge = Drawbridge::start(&cluster).await?;
+        Self::on(Arc::new(cluster), Arc::new(drawbridge)).await
+    }
+
+    /// Another namespace beside this one's.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn beside(&self) -> Result<Self> {
+        Self::on(Arc::clone(&self.cluster), Arc::clone(&self.drawbridge)).await
+    }
+
+    async fn on(cluster: Arc<Cluster>, drawbridge: Arc<Drawbridge>) -> Result<Self> {
         let namespaces = Api::<Namespace>::all(cluster.client.clone());
         let namespace = serde_json::from_value(
             json!({"metadata": {"generateName": "e2e-", "labels": {TEST_LABEL: "true"}}}),
@@ -164,7 +192,7 @@ impl Test {
         let containers = containers.into_iter().enumerate().map(|(n, more)| {
             let name = if n == 0 { "main".to_owned() } else { format!("extra-{n}") };
             let mut container = json!({
-                "name": name, "image": image, "imagePullPolicy": policy, "command": ["sleep", "99999"],
+                "name": name, "image": image, "imagePullPolicy": policy, "command": ["sh", "-c", SLEEP],
             });
             for (key, value) in more.as_object().into_iter().flatten() {
                 container[key] = value.clone();
@@ -176,7 +204,6 @@ impl Test {
             "spec": {
                 "containers": containers.collect::<Vec<_>>(),
                 "automountServiceAccountToken": false,
-                // `sleep` as process 1 ignores SIGTERM.
                 "terminationGracePeriodSeconds": 0,
             },
         });
@@ -207,7 +234,7 @@ impl Test {
         pod.context("the pod is gone")
     }
 
-    /// A granted session for `pod`, applied as YAML by kubectl, with other fields of the spec.
+    /// A granted session for `pod`, applied on the server's side, with other fields of the spec.
     ///
     /// # Errors
     /// When it is refused, or not Ready within a minute.
@@ -217,17 +244,17 @@ impl Test {
         self.granted(&name).await
     }
 
-    /// Applies a session by kubectl; does not wait.
+    /// Applies a session on the server's side; does not wait.
     ///
     /// # Errors
     /// When it is refused.
     pub async fn apply_session(&self, name: &str, pod: &str, more: Value) -> Result<()> {
-        let object = self.session_object(name, pod, &more);
-        self.cluster
-            .kubectl
-            .apply(&object.to_string())
-            .await
-            .map(drop)
+        let patch = Patch::Apply(self.session_object(name, pod, &more));
+        let me = PatchParams::apply("drawbridge-tests");
+        self.api::<ConsoleSession>()
+            .patch(name, &me, &patch)
+            .await?;
+        Ok(())
     }
 
     /// Creates a session through the API; does not wait.
@@ -361,24 +388,12 @@ impl Test {
 
     /// Shows what a person would look at after a failure.
     async fn show(&self) {
-        let kubectl = &self.cluster.kubectl;
-        for args in [
-            &["get", "cons,pods,secrets,roles,rolebindings", "-o", "wide"][..],
-            &["describe", "cons"],
-            &["get", "events", "--sort-by=.lastTimestamp"],
-        ] {
-            let mut all = vec!["-n", &self.namespace];
-            all.extend_from_slice(args);
-            match kubectl.run(&all).await {
-                Ok(output) => note(format!(
-                    "kubectl {}\n{}{}",
-                    all.join(" "),
-                    output.out(),
-                    output.stderr
-                )),
-                Err(error) => note(format!("{error:#}")),
-            }
-        }
+        self.show_all::<ConsoleSession>().await;
+        self.show_all::<Pod>().await;
+        self.show_all::<Secret>().await;
+        self.show_all::<Role>().await;
+        self.show_all::<RoleBinding>().await;
+        self.show_all::<Event>().await;
         note(format!(
             "operator:\n{}",
             self.drawbridge.operator().process.log_tail(60)
@@ -388,6 +403,30 @@ impl Test {
             "logs are kept in {}",
             self.drawbridge.keep_files().display()
         ));
+    }
+
+    /// Shows every object of a kind, but for what is in a Secret.
+    async fn show_all<K>(&self)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + serde::Serialize
+            + std::fmt::Debug,
+        <K as Resource>::DynamicType: Default,
+    {
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        match self.api::<K>().list(&ListParams::default()).await {
+            Ok(list) => {
+                for item in list {
+                    let mut item = serde_json::to_value(item).unwrap_or_default();
+                    item["metadata"]["managedFields"].take();
+                    item["data"].take();
+                    note(format!("{kind} {item}"));
+                }
+            }
+            Err(error) => note(format!("no {kind} can be shown: {error}")),
+        }
     }
 
     /// Deletes the namespace. Its sessions go first and while the operator runs, which alone can release them.
@@ -403,12 +442,12 @@ impl Test {
                 .delete(&self.namespace, &DeleteParams::default())
                 .await
                 .map(drop)
-                .or_else(gone)?;
+                .or_else(gone_already)?;
             wait_for(
                 "the operator releases the sessions of a deleted namespace",
                 LIMIT,
                 async || {
-                    let left = sessions.list(&kube::api::ListParams::default()).await?;
+                    let left = sessions.list(&ListParams::default()).await?;
                     ensure!(left.items.is_empty(), "{} left", left.items.len());
                     Ok(Some(()))
                 },
@@ -421,13 +460,5 @@ impl Test {
                 self.namespace
             ));
         }
-    }
-}
-
-/// What is gone already need not be deleted.
-fn gone(error: kube::Error) -> Result<()> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 => Ok(()),
-        other => Err(other.into()),
     }
 }

@@ -1,24 +1,13 @@
 //! The proof that a refusal cost the cluster nothing.
 
 use anyhow::{Result, ensure};
-use tokio::sync::Mutex;
 
 use crate::audit::Mark;
 use crate::cluster::Needs;
-use crate::test::{Test, run};
+use crate::test::Test;
 
-/// Runs a test while no other here runs: the gateway counts its dials for everybody, so whoever counts them must be the
-/// only one who causes any.
-///
-/// # Panics
-/// As [`run`].
-pub async fn run_counted(body: impl AsyncFnOnce(&Test) -> Result<()>) {
-    static COUNTING: Mutex<()> = Mutex::const_new(());
-    let _counting = COUNTING.lock().await;
-    run(body).await;
-}
-
-/// Proves that nothing was opened towards the cluster since it was made.
+/// Proves that nothing was opened towards the cluster since it was made. The gateway counts its dials for everybody, so the
+/// test must be alone with it ([`crate::run_alone`]).
 pub struct Nothing<'a> {
     test: &'a Test,
     dials: f64,

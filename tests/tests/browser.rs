@@ -20,7 +20,7 @@ async fn suite(test: &Test) -> Result<()> {
     test.create_pod("pair", vec![json!({}), json!({})]).await?;
     test.pod("web").await?;
     test.running("pair").await?;
-    let kubectl = &test.cluster.kubectl;
+    let kubectl = test.cluster.kubectl().await?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/run");
     let child = tokio::process::Command::new(script)
         .envs(kubectl.environment().filter(|(name, _)| *name != "HOME"))

@@ -124,6 +124,10 @@ impl Run<'_> {
             let came = wait_for("the answer a fact waits for", LIMIT, async || {
                 let (answer, found) = look().await?;
                 let came = found.is_empty();
+                // What was made by an answer that differs is in the way of a better one.
+                if answer.code == 409 && want.is == 201 && last.is_some() {
+                    return Ok(Some(()));
+                }
                 last = Some((answer, found));
                 Ok(came.then_some(()))
             });

@@ -217,10 +217,10 @@ async fn kubelet_direct(offer: &str, json: bool) {
         let session = test.session("web", json!({})).await?;
         let ca = test
             .cluster
-            .sandbox("CLUSTER_KUBELET_CA")
-            .context("the project's own cluster says where it is")?;
+            .kubelet_authority()
+            .context("whoever offers a kubelet says whom to trust")?;
         let flags = [
-            &*format!("--kubelet-ca={ca}"),
+            &*format!("--kubelet-ca={}", ca.display()),
             &format!("--kubelet-subprotocol={offer}"),
         ];
         let gateway = test

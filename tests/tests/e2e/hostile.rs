@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use drawbridge_tests::{
-    Connection, Event, Nothing, Opening, Request, Session, Test, contains, frame, run_counted, soon,
+    Connection, Event, Nothing, Opening, Request, Session, Test, contains, frame, run_alone, soon,
 };
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -22,7 +22,7 @@ async fn granted(test: &Test) -> Result<Session> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_is_not_one_is_refused_and_says_why() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let gateway = test.gateway();
         let whole = exec(&session).request();
@@ -110,7 +110,7 @@ async fn a_handshake_that_is_not_one_is_refused_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_is_turned_away_without_a_hang() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let gateway = test.gateway();
         let nothing = Nothing::yet(test).await?;
@@ -149,7 +149,7 @@ async fn http_2_is_turned_away_without_a_hang() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_and_costs_no_memory() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let gateway = test.gateway();
         let before = gateway.process.rss()?;
@@ -205,7 +205,7 @@ async fn what_is_too_large_is_refused_and_costs_no_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_over_four_mebibytes_ends_the_connection_with_1009() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let gateway = test.gateway();
         let before = gateway.process.rss()?;
@@ -262,7 +262,7 @@ fn said_len(said: &[u8]) -> u8 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_break_the_protocol_end_the_connection_with_their_code() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let opening = Opening::exec(&session, &["cat"]).tty();
         for (what, bytes, code) in [
@@ -299,7 +299,7 @@ async fn frames_that_break_the_protocol_end_the_connection_with_their_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_come_drop_by_drop_are_not_waited_for() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let nothing = Nothing::yet(test).await?;
         let begin = Instant::now();
@@ -325,7 +325,7 @@ async fn headers_that_come_drop_by_drop_are_not_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_message_that_is_not_utf8_never_ends_anybody_elses_console() {
-    run_counted(async |test| {
+    run_alone(async |test| {
         let session = granted(test).await?;
         let mut bystander = Opening::exec(&session, &["cat"])
             .tty()

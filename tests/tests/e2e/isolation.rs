@@ -15,24 +15,10 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What `kubectl auth can-i` answers for `user`; `namespace` empty: cluster-wide.
-async fn can(test: &Test, user: &str, namespace: &str, verb: &str, what: &str) -> Result<bool> {
-    let mut args = vec!["auth", "can-i", verb, what, "--as", user];
-    match namespace {
-        "" => args.push("--all-namespaces"),
-        namespace => args.extend(["--namespace", namespace]),
-    }
-    let output = test.cluster.kubectl.run(&args).await?;
-    match output.out().trim() {
-        "yes" => Ok(true),
-        no if no.starts_with("no") => Ok(false),
-        _ => bail!("no answer: {output:?}"),
-    }
-}
-
+/// Checks a table of namespace (empty: all), verb, what as in `Cluster::can` and the answer.
 async fn may(test: &Test, user: &str, table: &[(&str, &str, &str, bool)]) -> Result<()> {
     for (namespace, verb, what, allowed) in table {
-        let answer = can(test, user, namespace, verb, what).await?;
+        let answer = test.cluster.can(user, namespace, verb, what).await?;
         ensure!(
             answer == *allowed,
             "{user} {verb} {what} in {namespace:?}: {answer}"
@@ -99,19 +85,24 @@ async fn the_gateways_own_account_cannot_exec_and_can_be_nobody_but_sessions() {
                 ("", "impersonate", "userextras.authentication.k8s.io", false),
                 ("", "watch", "consolesessions.drawbridge.dev", true),
                 ("", "patch", "consolesessions.drawbridge.dev", false),
-                ("", "update", "consolesessions.drawbridge.dev/status", false),
+                ("", "update", "consolesessions.drawbridge.dev:status", false),
                 ("", "create", "tokenreviews.authentication.k8s.io", true),
-                (sessions, "create", "serviceaccounts/token", false),
+                (sessions, "create", "serviceaccounts:token", false),
                 (sessions, "get", "secrets", false),
                 (sessions, "create", "serviceaccounts", false),
-                (ns, "get", "pods/exec", false),
-                (ns, "create", "pods/exec", false),
-                (ns, "create", "pods/attach", false),
+                (ns, "get", "pods:exec", false),
+                (ns, "create", "pods:exec", false),
+                (ns, "create", "pods:attach", false),
                 (ns, "get", "pods", false),
                 (ns, "get", "secrets", false),
-                ("", "get", "nodes/proxy", false),
-                ("", "escalate", "clusterroles", false),
-                ("", "bind", "clusterroles", false),
+                ("", "get", "nodes:proxy", false),
+                (
+                    "",
+                    "escalate",
+                    "clusterroles.rbac.authorization.k8s.io",
+                    false,
+                ),
+                ("", "bind", "clusterroles.rbac.authorization.k8s.io", false),
             ],
         )
         .await
@@ -136,20 +127,35 @@ async fn the_operator_can_impersonate_nobody_and_give_nothing_it_does_not_hold()
                 ),
                 ("", "impersonate", "users", false),
                 ("", "impersonate", "groups", false),
-                ("", "bind", "clusterroles", false),
-                ("", "bind", "roles", false),
-                ("", "escalate", "roles", false),
-                ("", "escalate", "clusterroles", false),
-                ("", "create", "clusterroles", false),
-                ("", "create", "clusterrolebindings", false),
-                ("", "get", "nodes/proxy", false),
-                ("kube-system", "create", "serviceaccounts/token", false),
+                ("", "bind", "clusterroles.rbac.authorization.k8s.io", false),
+                ("", "bind", "roles.rbac.authorization.k8s.io", false),
+                ("", "escalate", "roles.rbac.authorization.k8s.io", false),
+                (
+                    "",
+                    "escalate",
+                    "clusterroles.rbac.authorization.k8s.io",
+                    false,
+                ),
+                (
+                    "",
+                    "create",
+                    "clusterroles.rbac.authorization.k8s.io",
+                    false,
+                ),
+                (
+                    "",
+                    "create",
+                    "clusterrolebindings.rbac.authorization.k8s.io",
+                    false,
+                ),
+                ("", "get", "nodes:proxy", false),
+                ("kube-system", "create", "serviceaccounts:token", false),
                 ("", "delete", "pods", false),
                 ("", "create", "pods", false),
                 (
                     names::SESSIONS_NAMESPACE,
                     "create",
-                    "serviceaccounts/token",
+                    "serviceaccounts:token",
                     true,
                 ),
             ],
@@ -234,19 +240,18 @@ async fn an_editor_of_the_targets_namespace_cannot_become_a_session() {
         let session = granted(test).await?;
         let (ns, account) = (test.namespace.as_str(), names::account(&session.uid));
         let editor = "bob@example.com";
-        let args = [
-            "-n",
-            ns,
-            "create",
-            "rolebinding",
-            "bob",
-            "--clusterrole=edit",
-            "--user",
-            editor,
-        ];
-        test.cluster.kubectl.ok(&args).await?;
+        let binding = json!({
+            "metadata": {"name": "bob"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": editor}],
+        });
+        test.api::<RoleBinding>()
+            .create(&PostParams::default(), &serde_json::from_value(binding)?)
+            .await?;
         wait_for("the binding counts", LIMIT, async || {
-            Ok(can(test, editor, ns, "impersonate", "serviceaccounts")
+            Ok(test
+                .cluster
+                .can(editor, ns, "impersonate", "serviceaccounts")
                 .await?
                 .then_some(()))
         })
@@ -262,9 +267,9 @@ async fn an_editor_of_the_targets_namespace_cannot_become_a_session() {
             test,
             editor,
             &[
-                (ns, "create", "serviceaccounts/token", true),
+                (ns, "create", "serviceaccounts:token", true),
                 (there, "impersonate", &one, false),
-                (there, "create", "serviceaccounts/token", false),
+                (there, "create", "serviceaccounts:token", false),
                 (there, "get", "secrets", false),
                 (there, "get", "serviceaccounts", false),
                 (there, "create", "pods", false),
@@ -272,12 +277,15 @@ async fn an_editor_of_the_targets_namespace_cannot_become_a_session() {
         )
         .await?;
         // And in fact, not only by the book.
-        let args = ["-n", there, "create", "token", &account, "--as", editor];
-        let minted = test.cluster.kubectl.run(&args).await?;
-        ensure!(
-            minted.code != Some(0) && minted.stderr.contains("forbidden"),
-            "{minted:?}"
-        );
+        let path = format!("/api/v1/namespaces/{there}/serviceaccounts/{account}/token");
+        let mint = http::Request::post(path)
+            .header("impersonate-user", editor)
+            .header("content-type", "application/json")
+            .body(json!({"spec": {}}).to_string().into_bytes())?;
+        match test.cluster.client.request_text(mint).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            other => bail!("not forbidden: {other:?}"),
+        }
         Ok(())
     })
     .await;
