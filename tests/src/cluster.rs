@@ -76,8 +76,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The cluster the environment names: that of `KUBECONFIG`; with `DRAWBRIDGE_CLUSTER=real` the one
-    /// `tests/cluster/cluster up` brought up; otherwise the sandbox of this process, which is started if none runs.
+    /// The sandbox of this process, which is started if none runs; with `DRAWBRIDGE_CLUSTER=real` the cluster of
+    /// `KUBECONFIG`, or else the one `tests/cluster/cluster up` brought up.
     ///
     /// # Errors
     /// When there is none; says what to run.
@@ -380,8 +380,9 @@ fn which() -> Result<Which> {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     Ok(
         match (set("KUBECONFIG"), set("DRAWBRIDGE_CLUSTER").as_deref()) {
-            (_, Some("sandbox")) | (None, None) => Which::Sandbox,
-            (Some(path), None | Some("real")) => Which::Named(path.into()),
+            // A KUBECONFIG that is set for other work must not lead a plain `cargo test` to that cluster.
+            (_, None | Some("sandbox")) => Which::Sandbox,
+            (Some(path), Some("real")) => Which::Named(path.into()),
             (None, Some("real")) => Which::Own,
             (_, Some(other)) => bail!("DRAWBRIDGE_CLUSTER={other} is neither `sandbox` nor `real`"),
         },

@@ -18,8 +18,8 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `DRAWBRIDGE_CLUSTER` | `sandbox`, or `real`: that of `tests/cluster/cluster up` | `sandbox`, unless `KUBECONFIG` is set |
-//! | `KUBECONFIG` | a cluster where you are administrator | none |
+//! | `DRAWBRIDGE_CLUSTER` | `sandbox`, or `real`: the cluster of `KUBECONFIG` | `sandbox` |
+//! | `KUBECONFIG` | a cluster where you are administrator; read for `real` only | the one of `tests/cluster/cluster up` |
 //! | `DRAWBRIDGE_SANDBOX_RELEASE` | `1.20`, `1.30` or `1.36`: what the sandbox behaves like | `1.36` |
 //! | `KUBECTL` | kubectl 1.30 or newer | the one `tests/cluster/cluster up` brought, else the one on `PATH` |
 //! | `DRAWBRIDGE_BIN_DIR` | where the operator and the gateway are | built by cargo, beside the test |
