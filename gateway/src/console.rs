@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drawbridge_crds::v1alpha1::Mode;
+use drawbridge_crds::v1alpha1::{Mode, ResolvedTarget};
 use drawbridge_protocol::subprotocol::{Offer, Subprotocol, loses_stdin_end};
 use drawbridge_protocol::transcode::{Outcome, Streams};
 use http::{Request, Response};
@@ -44,6 +44,8 @@ struct Console {
     gate: Arc<Gate>,
     entry: Entry,
     session: Arc<Session>,
+    /// What was entered: the container asked for, of those granted.
+    target: ResolvedTarget,
     streams: Streams,
     begun: Instant,
 }
@@ -128,7 +130,10 @@ impl Gate {
             )
             .retry_after(5));
         }
-        let target = session.target.as_ref().ok_or(Denied::NotReady(None))?;
+        let mut target = session.target.clone().ok_or(Denied::NotReady(None))?;
+        if let Some(container) = stream.container {
+            target.container = container; // checked above
+        }
         let connection = connection_id()?;
         let span = info_span!(
             "console",
@@ -138,7 +143,7 @@ impl Gate {
 
         let call = Call {
             session: &session,
-            target,
+            target: &target,
             action: stream.action,
             command: &stream.command,
             streams: stream.streams,
@@ -166,6 +171,7 @@ impl Gate {
             gate: Arc::clone(self),
             entry,
             session: Arc::clone(&session),
+            target,
             streams: stream.streams,
             begun: Instant::now(),
         };
@@ -226,10 +232,9 @@ impl Console {
         count(metrics, Direction::to_pod, tally.bytes_in);
         count(metrics, Direction::to_client, tally.bytes_out);
         let outcome = ended.and_then(|ended| ended.outcome.as_ref());
-        let target = self.session.target.as_ref();
         info!(
             target: AUDIT,
-            pod = target.map(|target| target.pod.as_str()), container = target.map(|target| target.container.as_str()),
+            pod = self.target.pod, container = self.target.container,
             seconds = self.begun.elapsed().as_secs_f64(), bytes_to_pod = tally.bytes_in, bytes_to_client = tally.bytes_out,
             dropped = tally.dropped, reason, outcome = outcome.map(describe), "console ended"
         );

@@ -283,7 +283,11 @@ impl Gate {
             "reason": session.reason,
             "mode": session.mode,
             "command": session.command,
-            "target": session.target.as_ref().map(|target| json!({"pod": target.pod, "container": target.container})),
+            "target": session.target.as_ref().map(|target| json!({
+                "pod": target.pod,
+                "container": target.container,
+                "containers": if target.containers.is_empty() { std::slice::from_ref(&target.container) } else { &target.containers },
+            })),
             "phase": phase,
             "notBefore": session.not_before,
             "expiresAt": session.expires_at,

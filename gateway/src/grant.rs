@@ -45,7 +45,7 @@ pub enum Denied {
     Namespace { granted: String, asked: String },
     #[error("this session is for pod {granted:?}, not {asked:?}")]
     Pod { granted: String, asked: String },
-    #[error("this session is for container {granted:?}, not {asked:?}")]
+    #[error("this session is for {granted}, not {asked:?}")]
     Container { granted: String, asked: String },
     #[error("this session allows {}, not {}", verb(*granted), verb(*asked))]
     Mode { granted: Mode, asked: Mode },
@@ -125,9 +125,9 @@ pub fn check<'a>(session: &'a Session, ask: Ask<'_>, now: Timestamp) -> Result<G
             command,
         } => {
             place(session, grant.target, namespace, pod)?;
-            if let Some(asked) = container.filter(|name| *name != grant.target.container) {
+            if let Some(asked) = container.filter(|name| !grant.target.admits(name)) {
                 return Err(Denied::Container {
-                    granted: grant.target.container.clone(),
+                    granted: granted(grant.target),
                     asked: asked.to_owned(),
                 });
             }
@@ -144,6 +144,14 @@ pub fn check<'a>(session: &'a Session, ask: Ask<'_>, now: Timestamp) -> Result<G
         Ask::Session { namespace, name } => own(session, namespace, name)?,
     }
     Ok(grant)
+}
+
+/// The containers granted, in words.
+fn granted(target: &ResolvedTarget) -> String {
+    match target.containers.as_slice() {
+        [] | [_] => format!("container {:?}", target.container),
+        several => format!("containers {several:?}"),
+    }
 }
 
 /// Whether `namespace`/`name` is this very session.
@@ -252,6 +260,30 @@ mod tests {
                 ),
                 ("app", 1_893_459_600),
                 "{ask:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_containers_are_entered_by_name_and_no_other_is() {
+        let mut session = ready();
+        session.target.as_mut().expect("granted").containers = vec!["app".into(), "log".into()];
+        let sh = argv(&["sh"]);
+        let ask = |container| Ask::Stream {
+            action: Mode::Exec,
+            namespace: "shop",
+            pod: "web",
+            container,
+            command: &sh,
+        };
+        for container in [None, Some("app"), Some("log")] {
+            check(&session, ask(container), now()).expect("granted");
+        }
+        for container in ["proxy", "", "App"] {
+            let denied = check(&session, ask(Some(container)), now()).expect_err("denied");
+            assert_eq!(
+                denied.to_string(),
+                format!(r#"this session is for containers ["app", "log"], not {container:?}"#)
             );
         }
     }

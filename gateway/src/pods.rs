@@ -186,6 +186,7 @@ pub(crate) mod tests {
             pod: pod.into(),
             pod_uid: uid.into(),
             container: "app".into(),
+            containers: Vec::new(),
             node: "n1".into(),
         }
     }

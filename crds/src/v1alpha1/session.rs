@@ -145,8 +145,9 @@ fn max_connections_schema(_: &mut SchemaGenerator) -> Schema {
 pub struct Target {
     /// A pod by name.
     pub pod: PodTarget,
-    /// Name of the container, at most 63 characters. Default: the one the pod's annotation
-    /// `kubectl.kubernetes.io/default-container` names, else its first.
+    /// Name of the only container that may be entered, at most 63 characters. Default: any that the pod lists under
+    /// `containers`; a command that names none enters the one the pod's annotation
+    /// `kubectl.kubernetes.io/default-container` names, else the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -271,10 +272,22 @@ pub struct ResolvedTarget {
     /// UID of the pod; access ends when the pod of this name has another.
     #[serde(rename = "podUID")]
     pub pod_uid: String,
-    /// The one container of that pod the session may enter.
+    /// The container of that pod that is entered when none is named.
     pub container: String,
+    /// Every container of that pod the session may enter, `container` among them, fixed when access began. One if the
+    /// spec names one; empty, which means `container` alone, if access began before there was this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
     /// Node the pod runs on.
     pub node: String,
+}
+
+impl ResolvedTarget {
+    /// Whether the session may enter the container of that name.
+    #[must_use]
+    pub fn admits(&self, container: &str) -> bool {
+        self.container == container || self.containers.iter().any(|name| name == container)
+    }
 }
 
 /// Where the user finds the token.

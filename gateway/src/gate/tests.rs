@@ -376,7 +376,7 @@ async fn the_summary_counts_connections_and_holds_nothing_secret() {
         summary,
         serde_json::json!({
             "namespace": "shop", "name": "fix-cart", "user": "alice@example.com", "reason": null, "mode": "Exec", "command": [],
-            "target": {"pod": "web", "container": "app"}, "phase": "Ready", "notBefore": null,
+            "target": {"pod": "web", "container": "app", "containers": ["app"]}, "phase": "Ready", "notBefore": null,
             "expiresAt": "2030-01-01T01:00:00Z", "idleTimeoutSeconds": 900, "maxConnections": 4, "connectionsHere": 1,
             "recorded": false, "now": null,
         })
@@ -424,6 +424,28 @@ async fn a_browser_is_told_by_post_why_its_websocket_was_refused() {
     let (code, message) = world.message(&plain("POST", other)).await;
     assert_eq!(code, 405, "{message}");
     assert_eq!(world.dialled(), 0);
+}
+
+#[tokio::test]
+async fn a_container_is_chosen_among_those_granted() {
+    let world = World::new().await;
+    world.set(object_with(
+        "/status/target/containers",
+        serde_json::json!(["app", "log"]),
+    ));
+    let (_, body) = world.ask(&plain("GET", "/sessions/shop/fix-cart")).await;
+    assert!(body.contains(r#""containers":["app","log"]"#), "{body}");
+    let ask = |container| {
+        let console = format!("/sessions/shop/fix-cart/console?container={container}");
+        websocket(&console, "v4.channel.k8s.io", "")
+    };
+    let mut client = world.connect(&ask("log")).await;
+    assert_eq!(head(&mut client).await.0, 101);
+    let (code, message) = world.message(&ask("proxy")).await;
+    assert_eq!(code, 403, "{message}");
+    let heads = world.heads.lock().expect("not poisoned");
+    assert_eq!(heads.len(), 1);
+    assert!(heads[0].contains("&container=log&"), "{}", heads[0]);
 }
 
 #[tokio::test]

@@ -85,7 +85,9 @@ fn facts(pod: Pod) -> PodSeen {
                 .into_iter()
                 .flatten()
                 .map(|container| container.name);
-            let mut containers: Vec<String> = regular.chain(sidecars).chain(ephemeral).collect();
+            let mut containers: Vec<String> = regular.collect();
+            let named_only: Vec<String> = sidecars.chain(ephemeral).collect();
+            containers.extend_from_slice(&named_only);
             if let Some(at) = containers
                 .iter()
                 .position(|name| Some(name) == preferred.as_ref())
@@ -94,6 +96,7 @@ fn facts(pod: Pod) -> PodSeen {
             }
             PodLife::Running {
                 containers,
+                named_only,
                 node: spec.node_name.unwrap_or_default(),
             }
         }
@@ -148,6 +151,7 @@ mod tests {
                 life,
                 PodLife::Running {
                     containers,
+                    named_only: vec!["sidecar".into(), "debugger".into()],
                     node: "n".into()
                 }
             );

@@ -1,7 +1,9 @@
 //! The decision. No client, no clock, no async.
 
 use drawbridge_crds::rules;
-use drawbridge_crds::v1alpha1::{ConsoleSession, EndReason, Mode, Phase, ResolvedTarget};
+use drawbridge_crds::v1alpha1::{
+    ConsoleSession, ConsoleSessionSpec, EndReason, Mode, Phase, ResolvedTarget,
+};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub enum PodLife {
     Running {
         /// Names of its containers, the default one first.
         containers: Vec<String>,
+        /// Names of those that must be named to be entered: sidecars and ephemeral containers.
+        named_only: Vec<String>,
         /// Name of its node.
         node: String,
     },
@@ -260,13 +264,13 @@ fn wait_or_grant(seen: &Observed) -> Plan {
                 format!("pod {name} is {phase}, not Running"),
             );
         }
-        PodLife::Running { containers, node } => (containers, node),
+        PodLife::Running {
+            containers,
+            named_only,
+            node,
+        } => (allowed(spec, containers, named_only), node),
     };
-    let container = match &spec.target.container {
-        Some(wanted) => containers.iter().find(|name| *name == wanted),
-        None => containers.first(),
-    };
-    let Some(container) = container else {
+    let Some(container) = containers.first().cloned() else {
         return over(seen, EndReason::ContainerNotFound, None);
     };
     let granted_at = whole_seconds(seen.now);
@@ -275,13 +279,24 @@ fn wait_or_grant(seen: &Observed) -> Plan {
             let target = ResolvedTarget {
                 pod: name.clone(),
                 pod_uid: pod.uid.clone(),
-                container: container.clone(),
+                container,
+                containers,
                 node: node.clone(),
             };
             open(seen, target, granted_at, expires_at)
         }
         _ => over(seen, EndReason::WindowMissed, None),
     }
+}
+
+/// The containers a session may enter, the default one first: the one its spec names, else all but those that must be named.
+fn allowed(spec: &ConsoleSessionSpec, containers: &[String], named_only: &[String]) -> Vec<String> {
+    let allowed = |name: &&String| match &spec.target.container {
+        Some(wanted) => *name == wanted,
+        // The default one may be a sidecar that the pod's annotation names.
+        None => Some(*name) == containers.first() || !named_only.contains(name),
+    };
+    containers.iter().filter(allowed).cloned().collect()
 }
 
 fn waiting(seen: &Observed, reason: &'static str, message: String) -> Plan {
@@ -309,8 +324,15 @@ fn open(
     };
     Plan {
         message: format!(
-            "{} may {may} container {} of pod {} until {expires_at}",
-            spec.user, target.container, target.pod
+            "{} may {may} {} {} of pod {} until {expires_at}",
+            spec.user,
+            if target.containers.len() > 1 {
+                "containers"
+            } else {
+                "container"
+            },
+            target.containers.join(", "),
+            target.pod
         ),
         access: Access::Open {
             target,

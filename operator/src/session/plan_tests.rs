@@ -31,7 +31,8 @@ fn running() -> PodSeen {
         uid: "pod-1".into(),
         deleting: false,
         life: PodLife::Running {
-            containers: vec!["main".into(), "log".into()],
+            containers: vec!["main".into(), "log".into(), "debugger".into()],
+            named_only: vec!["debugger".into()],
             node: "node-1".into(),
         },
     }
@@ -55,6 +56,7 @@ fn granted(change: impl FnOnce(&mut ConsoleSession)) -> ConsoleSession {
             pod: "web-0".into(),
             pod_uid: "pod-1".into(),
             container: "main".into(),
+            containers: vec!["main".into(), "log".into()],
             node: "node-1".into(),
         }),
         credential: Some(Credential {
@@ -196,12 +198,36 @@ fn what_can_never_be_granted_fails_at_once() {
 }
 
 #[test]
-fn the_named_container_is_granted() {
-    let named = json!({"target": {"pod": {"name": "web-0"}, "container": "log"}});
-    let Access::Open { target, .. } = plan(&seen(session(named), NOON)).access else {
+fn the_named_container_is_granted_and_no_other_or_all_that_need_no_name() {
+    let target = |container| json!({"target": {"pod": {"name": "web-0"}, "container": container}});
+    for (spec, default, all) in [
+        (target(Some("log")), "log", &["log"][..]),
+        (target(Some("debugger")), "debugger", &["debugger"]),
+        (target(None), "main", &["main", "log"]),
+    ] {
+        let plan = plan(&seen(session(spec), NOON));
+        let Access::Open { target, .. } = plan.access else {
+            panic!("granted");
+        };
+        assert_eq!(target.container, default);
+        assert_eq!(target.containers, all);
+        assert!(plan.message.contains(&all.join(", ")), "{}", plan.message);
+        assert!(!target.admits("debugger") || default == "debugger");
+    }
+}
+
+#[test]
+fn a_default_container_that_is_a_sidecar_needs_no_name() {
+    let mut seen = seen(session(json!({})), NOON);
+    seen.pod.as_mut().expect("there").life = PodLife::Running {
+        containers: vec!["proxy".into(), "main".into(), "debugger".into()],
+        named_only: vec!["proxy".into(), "debugger".into()],
+        node: "node-1".into(),
+    };
+    let Access::Open { target, .. } = plan(&seen).access else {
         panic!("granted");
     };
-    assert_eq!(target.container, "log");
+    assert_eq!(target.containers, ["proxy", "main"]);
 }
 
 #[test]

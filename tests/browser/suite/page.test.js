@@ -29,6 +29,21 @@ test('several terminals are open side by side, as many as the session may have',
   await terminal.ready();
 });
 
+test('a session that fixes no container lets one choose', async (t) => {
+  const { page, terminal } = await open(t, browser, await session('pair'), { wait: false });
+  await terminal.card().getByRole('heading', { name: 'Which container?' }).waitFor();
+  await shot(page, 'choice');
+  await terminal.card().getByRole('button', { name: 'extra-1' }).click();
+  await terminal.ready();
+  assert.match(await page.locator('#where').textContent(), /\/pair\/extra-1$/);
+  await terminal.line('echo in the ex""tra > /tmp/page-choice; cat /tmp/page-choice');
+  await terminal.until(/^in the extra$/m);
+  await page.getByRole('button', { name: 'New terminal' }).click();
+  await terminal.card().getByRole('button', { name: /^main/ }).click();
+  await terminal.ready();
+  assert.match(await page.locator('#where').textContent(), /\/pair\/main$/);
+});
+
 test('a session for one container does not ask', async (t) => {
   const { page } = await open(t, browser, await session('pair', { target: { pod: { name: 'pair' }, container: 'extra-1' } }));
   assert.match(await page.locator('#where').textContent(), /\/pair\/extra-1$/);

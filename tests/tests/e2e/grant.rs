@@ -130,7 +130,7 @@ async fn a_session_waits_for_its_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_is_chosen_as_kubectl_chooses_and_one_that_is_not_there_fails_the_session() {
+async fn a_session_is_for_the_container_it_names_else_for_any_and_one_that_is_not_there_fails_it() {
     run(async |test| {
         test.create_pod(
             "pair",
@@ -149,6 +149,19 @@ async fn a_container_is_chosen_as_kubectl_chooses_and_one_that_is_not_there_fail
             .and_then(|status| status.target)
             .context("resolved")?;
         ensure!(target.container == "main", "{target:?}");
+        ensure!(target.containers == ["main", "extra-1"], "{target:?}");
+        for (container, prints) in [
+            (None, "\n"),
+            (Some("main"), "\n"),
+            (Some("extra-1"), "second\n"),
+        ] {
+            let mut opening = Opening::exec(&first, &["sh", "-c", "echo $WHICH"]);
+            if let Some(container) = container {
+                opening = opening.query("container", container);
+            }
+            let end = opening.open(&test.gateway()).await?.finish().await?;
+            ensure!(end.stdout == prints.as_bytes(), "{container:?}: {end:?}");
+        }
         let second = test
             .session(
                 "pair",

@@ -233,7 +233,10 @@ async fn a_good_token_used_for_something_else_is_refused_with_403() {
         test.create_pod("web", vec![json!({}), json!({})]).await?;
         test.running("web").await?;
         let session = test
-            .session("web", json!({"command": ["echo", "allowed"]}))
+            .session(
+                "web",
+                json!({"command": ["echo", "allowed"], "target": {"pod": {"name": "web"}, "container": "main"}}),
+            )
             .await?;
         let other = test.session("web", json!({})).await?;
         let attach = test.session("web", json!({"mode": "Attach"})).await?;
