@@ -67,7 +67,7 @@ cluster-kubeconfig:
 # The end-to-end tests and the facts about the API, on $KUBECONFIG or the local cluster (`just cluster-up`).
 e2e *filter:
     tests/clients/setup
-    DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --features kubectl,foreign-clients --no-fail-fast -- {{ filter }} --nocapture
+    DRAWBRIDGE_CLUSTER=real DRAWBRIDGE_SKIP="${DRAWBRIDGE_SKIP:-faults}" cargo test --package drawbridge-tests --features kubectl,foreign-clients --no-fail-fast -- {{ filter }} --nocapture
 
 # What `just test` cannot prove on the sandbox, for want of them: kubectl, and the Python and JavaScript clients.
 clients *filter:

@@ -61,6 +61,9 @@ pub struct Who {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Object {
+    /// Empty for the core group.
+    #[serde(rename = "apiGroup")]
+    pub group: String,
     /// Plural, lower case.
     pub resource: String,
     /// Empty for cluster-scoped objects.

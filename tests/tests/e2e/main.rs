@@ -5,6 +5,7 @@
 mod bounds;
 mod cut;
 mod failures;
+mod faults;
 mod grant;
 mod hostile;
 mod isolation;
