@@ -40,10 +40,9 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_does_what_the_facts_say() -> Result<()> {
-    let mut failed = 0;
-    for cluster in Cluster::all_releases().await? {
-        failed += check(&cluster).await?;
-    }
+    let clusters = Cluster::all_releases().await?;
+    let counts = futures_util::future::try_join_all(clusters.iter().map(check)).await?;
+    let failed: usize = counts.iter().sum();
     ensure!(failed == 0, "{failed} facts are not so");
     Ok(())
 }
@@ -78,14 +77,17 @@ async fn check(cluster: &Cluster) -> Result<usize> {
         .await;
     let ids = (0..facts.len()).map(|n| format!("fact-{n}-{run}"));
     run::clean_up(&world, ids.chain([shared])).await;
+    let Version(major, minor) = version;
     let mut failed = 0;
     for (fact, result) in &results {
         if let Err(error) = result {
             failed += 1;
-            note(format!("NOT SO: {}\n{error:#}\n", fact.name));
+            note(format!(
+                "NOT SO on v{major}.{minor}: {}\n{error:#}\n",
+                fact.name
+            ));
         }
     }
-    let Version(major, minor) = version;
     note(format!(
         "{} facts on v{major}.{minor}, {failed} not so",
         results.len()

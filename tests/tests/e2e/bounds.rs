@@ -133,7 +133,7 @@ impl Calm {
 async fn a_pod_that_floods_a_client_that_does_not_read_stalls_and_costs_little() {
     run_alone(async |test| {
         let mut calm = Calm::new(test).await?;
-        let script = "echo $$ >/tmp/flood; exec cat /dev/zero";
+        let script = "echo $$ >flood; exec cat /dev/zero";
         let mut flooded = Vec::new();
         for protocol in ["v4.channel.k8s.io", "base64.channel.k8s.io"] {
             flooded.push(
@@ -144,7 +144,7 @@ async fn a_pod_that_floods_a_client_that_does_not_read_stalls_and_costs_little()
             );
         }
         // Nobody reads; the writer must come to a standstill, all the way back to the process.
-        let written = "sed -n 's/^wchar: //p' /proc/$(cat /tmp/flood)/io";
+        let written = "sed -n 's/^wchar: //p' /proc/$(cat flood)/io";
         let bytes = calm
             .settled(test, "the flooding process stands still", written)
             .await?;

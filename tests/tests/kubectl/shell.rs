@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use drawbridge_tests::{Terminal, Test, contains, run};
+use drawbridge_tests::{Terminal, Test, contains, note, run, wait_for};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -76,7 +77,7 @@ async fn vi_writes_the_file_and_leaves_the_screen_clean() {
         let mut terminal = shell(test, 24, 80).await?;
         terminal.type_text("echo bef''ore\n").await?;
         terminal.shows("before").await?;
-        terminal.type_text("vi /tmp/note\n").await?;
+        terminal.type_text("busybox vi note\n").await?;
         terminal
             .until("vi's empty lines", |screen| {
                 screen.matches("\n~\n").count() > 5
@@ -87,9 +88,7 @@ async fn vi_writes_the_file_and_leaves_the_screen_clean() {
         terminal.shows("up the drawbridge").await?;
         terminal.type_text("\x1b").await?;
         terminal
-            .until("vi in command mode", |screen| {
-                screen.contains("\n- /tmp/note")
-            })
+            .until("vi in command mode", |screen| screen.contains("\n- note"))
             .await?;
         terminal.type_text(":wq\r").await?;
         terminal
@@ -101,7 +100,7 @@ async fn vi_writes_the_file_and_leaves_the_screen_clean() {
             !terminal.alternate(),
             "the alternate screen was left behind"
         );
-        terminal.type_text("cat /tmp/note; echo res''t\n").await?;
+        terminal.type_text("cat note; echo res''t\n").await?;
         terminal
             .until("the file", |screen| {
                 screen.contains("up the drawbridge\n") && screen.contains("rest")
@@ -174,13 +173,13 @@ async fn two_hundred_megabytes_arrive_with_the_same_sha256() {
             .await?
             .kubectl(&test.cluster)
             .await?;
-        let make = "head -c 200000000 /dev/urandom >/tmp/big && sha256sum </tmp/big";
+        let make = "head -c 200000000 /dev/urandom >big && sha256sum <big";
         let sum = kubectl
             .run_with(&["exec", "web", "--", "sh", "-c", make], None, TRANSFER)
             .await?
             .ok(&["make"])?;
         let output = kubectl
-            .run_with(&["exec", "web", "--", "cat", "/tmp/big"], None, TRANSFER)
+            .run_with(&["exec", "web", "--", "cat", "big"], None, TRANSFER)
             .await?;
         ensure!(
             output.code == Some(0),
@@ -212,12 +211,12 @@ async fn cp_copies_a_tree_from_the_pod() {
         test.pod("web").await?;
         let kubectl = test.session("web", json!({})).await?.kubectl(&test.cluster)
             .await?;
-        let make = "mkdir -p /tmp/tree/sub && echo one >/tmp/tree/one && head -c 3000000 /dev/urandom >/tmp/tree/sub/big && \
-                    sha256sum </tmp/tree/sub/big";
+        let make = "mkdir -p tree/sub && echo one >tree/one && head -c 3000000 /dev/urandom >tree/sub/big && \
+                    sha256sum <tree/sub/big";
         let sum = kubectl.ok(&["exec", "web", "--", "sh", "-c", make]).await?;
         let copy = test.file("copy");
         let target = copy.to_str().context("a path in UTF-8")?;
-        kubectl.ok(&["cp", "web:/tmp/tree", target]).await?;
+        kubectl.ok(&["cp", "web:tree", target]).await?;
         ensure!(std::fs::read(copy.join("one"))? == b"one\n");
         contains(&sum, &hex(&Sha256::digest(std::fs::read(copy.join("sub/big"))?)))
     })
@@ -229,7 +228,8 @@ async fn attach_reaches_the_containers_own_process() {
     run(async |test| {
         test.pod_with(
             "console",
-            json!({"command": ["sh"], "stdin": true, "tty": true}),
+            // The variable is the process's own: nothing started by exec would have it.
+            json!({"command": ["sh", "-c", "MARK=own exec sh"], "stdin": true, "tty": true}),
         )
         .await?;
         let kubectl = test
@@ -241,9 +241,9 @@ async fn attach_reaches_the_containers_own_process() {
         terminal.type_text("\n").await?;
         terminal.prompt().await?;
         terminal
-            .type_text("until [ \"$(stty size)\" = '30 90' ]; do :; done; echo pro''cess $$\n")
+            .type_text("until [ \"$(stty size)\" = '30 90' ]; do :; done; echo pro''cess $MARK\n")
             .await?;
-        terminal.shows("process 1").await?;
+        terminal.shows("process own").await?;
         drop(terminal);
         let refused = kubectl.run(&["exec", "console", "--", "true"]).await?;
         ensure!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
@@ -276,7 +276,7 @@ async fn stdin_with_an_end_works_where_the_cluster_can_do_it_and_is_refused_at_o
             )
             .await?;
         let cp = kubectl
-            .run_with(&["cp", path, "web:/tmp/upload"], None, TRANSFER)
+            .run_with(&["cp", path, "web:upload"], None, TRANSFER)
             .await?;
         let sum = hex(&Sha256::digest(&bytes));
         if test.cluster.has_v5() {
@@ -284,7 +284,7 @@ async fn stdin_with_an_end_works_where_the_cluster_can_do_it_and_is_refused_at_o
             cp.ok(&["cp"])?;
             return contains(
                 &kubectl
-                    .ok(&["exec", "web", "--", "sha256sum", "/tmp/upload"])
+                    .ok(&["exec", "web", "--", "sha256sum", "upload"])
                     .await?,
                 &sum,
             );
@@ -296,7 +296,7 @@ async fn stdin_with_an_end_works_where_the_cluster_can_do_it_and_is_refused_at_o
             contains(&output.stderr, "Kubernetes 1.30 or newer")?;
         }
         let nothing = kubectl
-            .run(&["exec", "web", "--", "test", "-e", "/tmp/upload"])
+            .run(&["exec", "web", "--", "test", "-e", "upload"])
             .await?;
         ensure!(nothing.code == Some(1), "no half of a file: {nothing:?}");
         Ok(())
@@ -346,6 +346,58 @@ async fn a_refusal_reaches_the_person_in_words() {
             .run(&["exec", "web", "--", "echo", "allowed"])
             .await?;
         ensure!(output.code.is_some_and(|code| code != 0), "{output:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// What a release before 1.25 cannot do. Through the cluster's own API: a gateway lets nobody change a pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_adds_an_ephemeral_container_and_attaches_to_it() {
+    run(async |test| {
+        if test.cluster.version < (1, 25) {
+            note("ephemeral containers are of Kubernetes 1.25; the sandbox has them");
+            return Ok(());
+        }
+        test.pod("web").await?;
+        let kubectl = test.cluster.kubectl().await?;
+        let image = format!("--image={}", test.cluster.pod_defaults().0);
+        let args = [
+            "-n",
+            &test.namespace,
+            "debug",
+            "-it",
+            "web",
+            &image,
+            "--container=debugger",
+            "--target=main",
+            "--",
+            "sh",
+            "-c",
+            "MARK=own exec sh",
+        ];
+        let mut terminal = Terminal::start(kubectl, &args, 30, 100)?;
+        terminal
+            .until("a prompt, or the advice to ask for one", |screen| {
+                screen.trim_end().ends_with(['#', '$', '.'])
+            })
+            .await?;
+        terminal
+            .type_text("\necho deb''ugging $MARK; exit 4\n")
+            .await?;
+        terminal.shows("debugging own").await?;
+        terminal.exit(Duration::from_secs(20)).await?;
+        let ended = wait_for("its end is told", TRANSFER, async || {
+            let pod = test.api::<Pod>().get("web").await?;
+            let statuses = pod.status.and_then(|pod| pod.ephemeral_container_statuses);
+            let status = statuses.and_then(|all| all.into_iter().next());
+            Ok(status.and_then(|one| one.state?.terminated))
+        });
+        ensure!(ended.await?.exit_code == 4);
+        // Nobody can take it away again.
+        let pod = test.api::<Pod>().get("web").await?;
+        let names = pod.spec.and_then(|spec| spec.ephemeral_containers);
+        ensure!(names.is_some_and(|all| all.len() == 1 && all[0].name == "debugger"));
         Ok(())
     })
     .await;
