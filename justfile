@@ -78,9 +78,9 @@ clients *filter:
 conformance:
     DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --test conformance -- --nocapture
 
-# The terminal page in Chromium, on the same cluster. Needs Node.js with npm, and Chromium.
-browser:
-    DRAWBRIDGE_WEB=required cargo test --package drawbridge-tests --features browser --test browser -- --nocapture
+# The terminal page in Chromium, on the sandbox or (`real`) on $KUBECONFIG or the local cluster. Needs kubectl, npm and Chromium.
+browser cluster=env("DRAWBRIDGE_CLUSTER", "sandbox"):
+    DRAWBRIDGE_CLUSTER={{ cluster }} DRAWBRIDGE_WEB=required cargo test --package drawbridge-tests --features browser --test browser -- --nocapture
 
 # The product on the sandbox, and a shell in the browser; `--check` tries it and ends.
 demo *args:
