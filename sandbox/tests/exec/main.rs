@@ -250,7 +250,8 @@ async fn a_client_that_leaves_does_not_end_the_process_but_the_sandbox_does() {
     assert!(!left.is_empty());
     lab.sandbox.stop().await;
     for pid in left {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        // Whoever takes over orphans may take a moment to bury it.
+        soon(move || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())).await;
     }
 }
 
