@@ -107,7 +107,7 @@ async fn a_session_declared_ahead_is_scheduled_until_its_window_opens_and_ends_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_closed_before_the_pod_came_was_missed() {
     run(async |test| {
-        let until = Timestamp::from_second(Timestamp::now().as_second() + 4)?;
+        let until = Timestamp::from_second(Timestamp::now().as_second() + 10)?;
         test.apply_session("late", "never", json!({"notAfter": until}))
             .await?;
         test.phase("late", Phase::Pending).await?;

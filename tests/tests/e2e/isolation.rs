@@ -267,7 +267,13 @@ async fn an_editor_of_the_targets_namespace_cannot_become_a_session() {
             test,
             editor,
             &[
-                (ns, "create", "serviceaccounts:token", true),
+                // Part of `edit` since 1.21.
+                (
+                    ns,
+                    "create",
+                    "serviceaccounts:token",
+                    test.cluster.version >= (1, 21),
+                ),
                 (there, "impersonate", &one, false),
                 (there, "create", "serviceaccounts:token", false),
                 (there, "get", "secrets", false),
