@@ -119,8 +119,6 @@ async fn deleting_the_namespace_ends_its_shells_within_a_second() {
 }
 
 async fn one_namespace(test: &Test) -> Result<Duration> {
-    // The namespace's end deletes the session and the pod as well; whichever is seen first is told.
-    let says = "deleted";
     test.pod("web").await?;
     let session = test.session("web", json!({})).await?;
     let ended = shell(test, &session).await?;
@@ -129,7 +127,14 @@ async fn one_namespace(test: &Test) -> Result<Duration> {
     namespaces
         .delete(&test.namespace, &DeleteParams::default())
         .await?;
-    cut(ended, asked, says).await
+    let end = soon("the shell is cut", LIMIT, ended).await???;
+    // The namespace's end deletes the session, and kills the pod without grace; whichever is seen first is told.
+    let failure = end.failure()?;
+    let told = ["deleted", "exit code 137"]
+        .iter()
+        .any(|says| failure.contains(says));
+    ensure!(told, "{failure}");
+    Ok(end.at.saturating_duration_since(asked))
 }
 
 #[tokio::test(flavor = "multi_thread")]
