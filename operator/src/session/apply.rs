@@ -332,10 +332,11 @@ pub(crate) async fn delete<K: Made>(
     Ok(())
 }
 
-/// Not there, or another by now: what was to be deleted is gone.
+/// Not there: what was to be deleted is gone. A conflict says that another of its name took its place, or only that the
+/// API server was busy with it: the next pass sees which.
 fn gone<T>(answer: Result<T, Error>) -> Result<(), Error> {
     match answer {
-        Ok(_) | Err(Error::Conflict) => Ok(()),
+        Ok(_) => Ok(()),
         Err(Error::Write {
             source: kube::Error::Api(status),
             ..

@@ -55,6 +55,18 @@ async fn works(test: &Test, session: &Session) -> Result<()> {
     Ok(())
 }
 
+/// Revokes a session; its shell is told so within a second.
+async fn revoked_in_time(test: &Test, session: &Session, console: Console) -> Result<()> {
+    let ended = tokio::spawn(console.finish());
+    let asked = Instant::now();
+    test.revoke(&session.name).await?;
+    let end = soon("the shell is cut", LIMIT, ended).await???;
+    contains(&end.failure()?, "revoked")?;
+    let late = end.at.saturating_duration_since(asked);
+    ensure!(late < Duration::from_secs(1), "{late:?}");
+    Ok(())
+}
+
 /// A client was told of a failure, or nothing at all: never that all went well.
 fn no_success(end: &End) -> Result<()> {
     if end.status.is_some() {
@@ -89,14 +101,7 @@ async fn revoked_while(fault: WatchFault) {
         ensure!(late < RECOVERY, "{late:?}");
         // And from then on as ever.
         let session = test.session("web", json!({})).await?;
-        let ended = tokio::spawn(shell(test, &session).await?.finish());
-        let asked = Instant::now();
-        test.revoke(&session.name).await?;
-        let end = soon("the shell is cut", LIMIT, ended).await???;
-        contains(&end.failure()?, "revoked")?;
-        let late = end.at.saturating_duration_since(asked);
-        ensure!(late < Duration::from_secs(1), "{late:?}");
-        Ok(())
+        revoked_in_time(test, &session, shell(test, &session).await?).await
     })
     .await;
 }
@@ -251,7 +256,12 @@ async fn an_end_survives_any_of_its_deletions_failing() {
                 test.phase(&session.name, Phase::Revoked)
                     .await
                     .with_context(|| format!("{then:?} for a delete of {resource}"))?;
-                faults.clear();
+                // The status is told first, then all is taken away.
+                let met = format!("the operator meets {then:?} for a delete of {resource}");
+                wait_for(&met, LIMIT, async || {
+                    Ok((faults.list()["requests"] == json!([])).then_some(()))
+                })
+                .await?;
             }
         }
         nothing_left(test).await
@@ -311,14 +321,7 @@ async fn a_stream_that_stalls_in_the_middle_of_a_frame_can_still_be_revoked() {
         let mut console = shell(test, &session).await?;
         faults.streams.send_replace(StreamFault::StallMidFrame);
         console.stdin(b"echo more\n").await?;
-        let ended = tokio::spawn(console.finish());
-        let asked = Instant::now();
-        test.revoke(&session.name).await?;
-        let end = soon("the shell is cut", LIMIT, ended).await???;
-        contains(&end.failure()?, "revoked")?;
-        let late = end.at.saturating_duration_since(asked);
-        ensure!(late < Duration::from_secs(1), "{late:?}");
-        Ok(())
+        revoked_in_time(test, &session, console).await
     })
     .await;
 }
