@@ -2,23 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use drawbridge_tests::{
-    Connection, Event, Nothing, Opening, Request, Session, Test, contains, frame, run_alone, soon,
+    Connection, Event, Nothing, Opening, Request, contains, frame, run_alone, soon,
 };
-use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::{exec, granted};
+
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn exec(session: &Session) -> Opening {
-    Opening::exec(session, &["true"])
-}
-
-async fn granted(test: &Test) -> Result<Session> {
-    test.pod("web").await?;
-    test.session("web", json!({})).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_is_not_one_is_refused_and_says_why() {

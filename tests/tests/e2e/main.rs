@@ -13,3 +13,18 @@ mod keepalive;
 mod quiet;
 mod refusals;
 mod subprotocols;
+
+use anyhow::Result;
+use drawbridge_tests::{Opening, Session, Test};
+use serde_json::json;
+
+/// A command that ends at once, for tests of what comes before it.
+fn exec(session: &Session) -> Opening {
+    Opening::exec(session, &["true"])
+}
+
+/// A session for a pod named `web`, both made here.
+async fn granted(test: &Test) -> Result<Session> {
+    test.pod("web").await?;
+    test.session("web", json!({})).await
+}

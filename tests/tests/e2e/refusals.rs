@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{ConsoleSession, Phase};
-use drawbridge_tests::{
-    Needs, Nothing, Opening, Session, Test, contains, run_alone, soon, wait_for,
-};
+use drawbridge_tests::{Needs, Nothing, Opening, Session, contains, run_alone, soon, wait_for};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
@@ -17,16 +15,9 @@ use kube::api::{DeleteParams, PostParams};
 use kube::runtime::wait::await_condition;
 use serde_json::json;
 
+use crate::{exec, granted};
+
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn exec(session: &Session) -> Opening {
-    Opening::exec(session, &["true"])
-}
-
-async fn granted(test: &Test) -> Result<Session> {
-    test.pod("web").await?;
-    test.session("web", json!({})).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_is_missing_or_not_a_sessions_is_refused_with_401() {

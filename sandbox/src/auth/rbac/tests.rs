@@ -20,21 +20,10 @@ fn apply(cluster: &Cluster, yaml: &str) {
     }
 }
 
-/// `get namespace/resource.group/subresource name`, the rest empty.
+/// `get namespace/resource/subresource.group name`, the rest empty.
 fn ask(verb: &str, namespace: &str, resource: &str, name: &str) -> Attributes {
-    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
-    Attributes {
-        verb: verb.to_owned(),
-        resource_request: true,
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        namespace: namespace.to_owned(),
-        resource: resource.to_owned(),
-        subresource: subresource.to_owned(),
-        name: name.to_owned(),
-        path: String::new(),
-    }
+    Attributes::about(verb, group, namespace, resource, name)
 }
 
 fn path(path: &str) -> Attributes {
