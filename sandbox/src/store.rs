@@ -24,6 +24,18 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    /// Where the object of this name is; `namespace` is empty for what is in none.
+    #[must_use]
+    pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
+        Self {
+            resource: resource.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
