@@ -3,6 +3,7 @@
 mod session;
 
 pub use session::{
-    ConsoleSession, ConsoleSessionSpec, ConsoleSessionStatus, Credential, EndReason, Mode, Phase,
-    PodTarget, ResolvedTarget, Target,
+    ConsoleSession, ConsoleSessionSpec, ConsoleSessionStatus, Credential, EndReason, MAX_RECORDED,
+    Mode, Phase, PodTarget, Recorded, RecordingLevel, RecordingTerms, RecordingVerdict,
+    ResolvedTarget, Target,
 };

@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use drawbridge_admin::logging::Logging;
 use drawbridge_admin::{Ready, Server, shutdown_signal};
 use drawbridge_crds::names;
+use drawbridge_crds::v1alpha1::{RecordingLevel, RecordingTerms};
 use futures_util::{StreamExt, stream};
 use kube::runtime::controller;
 use kube::runtime::events::{Recorder, Reporter};
@@ -79,6 +80,20 @@ pub struct Args {
     )]
     lease_name: String,
 
+    /// What happens to connections that cannot be recorded, in sessions granted from now on: with `required` there are
+    /// none, with `best-effort` they go on, and with `off` nothing is recorded.
+    #[arg(long, env = "DRAWBRIDGE_RECORDING", value_enum, default_value_t = Recording::Required)]
+    recording: Recording,
+
+    /// Record what is typed, too, in sessions granted from now on; never what the terminal did not echo.
+    #[arg(long, env = "DRAWBRIDGE_RECORDING_KEYSTROKES")]
+    recording_keystrokes: bool,
+
+    /// Record the bytes of binary streams (`kubectl cp`), too, in sessions granted from now on, and not only their number
+    /// and hash.
+    #[arg(long, env = "DRAWBRIDGE_RECORDING_PAYLOADS")]
+    recording_payloads: bool,
+
     /// What this replica calls itself in the Lease and in Events; each must have its own. Default: the host's name and
     /// a random suffix.
     #[arg(long, env = "POD_NAME")]
@@ -86,6 +101,24 @@ pub struct Args {
 
     #[command(flatten)]
     logging: Logging,
+}
+
+/// What happens to connections that cannot be recorded.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Recording {
+    Required,
+    BestEffort,
+    Off,
+}
+
+impl From<Recording> for RecordingLevel {
+    fn from(level: Recording) -> Self {
+        match level {
+            Recording::Required => Self::Required,
+            Recording::BestEffort => Self::BestEffort,
+            Recording::Off => Self::Off,
+        }
+    }
 }
 
 /// A token in a kubeconfig goes wherever this points: over TLS, and without a path kubectl would prepend to its own.
@@ -125,9 +158,17 @@ impl Args {
             concurrency,
             lease_namespace,
             lease_name,
+            recording,
+            recording_keystrokes,
+            recording_payloads,
             identity,
             logging,
         } = self;
+        let recording = RecordingTerms {
+            level: recording.into(),
+            keystrokes: recording_keystrokes,
+            payloads: recording_payloads,
+        };
         drawbridge_admin::logging::init(&logging)?;
         let signal = shutdown_signal()?;
         let identity = identity
@@ -147,6 +188,7 @@ impl Args {
             concurrency,
             lease_namespace,
             lease_name,
+            ?recording,
             identity,
             "starting"
         );
@@ -159,6 +201,7 @@ impl Args {
                 url: gateway_url,
                 ca,
             },
+            recording,
             concurrency,
             lease: (lease_namespace, lease_name),
             identity,
@@ -185,6 +228,7 @@ struct Operator {
     client: Client,
     sessions_namespace: String,
     gateway: Gateway,
+    recording: RecordingTerms,
     concurrency: u16,
     lease: (String, String),
     identity: String,
@@ -203,6 +247,7 @@ impl Operator {
             client,
             sessions_namespace,
             gateway,
+            recording,
             concurrency,
             lease: (lease_namespace, lease_name),
             identity,
@@ -220,6 +265,7 @@ impl Operator {
             client: client.clone(),
             sessions_namespace,
             gateway,
+            recording,
             watches: Arc::clone(&watches),
             metrics: Arc::clone(&metrics),
             leading: CancellationToken::new(),

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drawbridge_crds::names;
-use drawbridge_crds::v1alpha1::ConsoleSession;
+use drawbridge_crds::v1alpha1::{ConsoleSession, RecordingTerms};
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
@@ -59,6 +59,8 @@ pub struct Ctx {
     pub sessions_namespace: String,
     /// How users reach the gateway.
     pub gateway: Gateway,
+    /// How connections of sessions granted from now on are recorded.
+    pub recording: RecordingTerms,
     /// The caches.
     pub watches: Arc<Watches>,
     /// What is counted.

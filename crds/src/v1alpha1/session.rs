@@ -211,6 +211,89 @@ pub struct ConsoleSessionStatus {
     /// Why access ended, or never began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// How connections are recorded, fixed when access began. A session that has none is recorded as `Required`,
+    /// without keystrokes or payloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingTerms>,
+    /// The finished recordings, written by the gateway once they are in the store; the newest 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
+    )]
+    pub recordings: Vec<Recorded>,
+}
+
+/// Most entries of [`ConsoleSessionStatus::recordings`]; the oldest make room.
+pub const MAX_RECORDED: usize = 64;
+
+/// How the connections of a session are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordingTerms {
+    /// What happens where there can be no recording.
+    pub level: RecordingLevel,
+    /// Whether what is typed is recorded, too; never what the terminal did not echo.
+    #[serde(default)]
+    pub keystrokes: bool,
+    /// Whether the bytes of binary streams are recorded, and not only their number and hash.
+    #[serde(default)]
+    pub payloads: bool,
+}
+
+/// What happens where there can be no recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RecordingLevel {
+    /// No connection without a recording: new ones are refused, open ones are ended.
+    #[default]
+    Required,
+    /// Connections go on, and the recording says what it lacks.
+    BestEffort,
+    /// Nothing is recorded.
+    Off,
+}
+
+/// One finished recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// The recording's ID, which is the connection's: a UUID.
+    #[schemars(length(max = 36))]
+    pub id: String,
+    /// URL of the directory that holds it.
+    #[schemars(length(max = 2048))]
+    pub location: String,
+    /// Whether it holds everything.
+    pub verdict: RecordingVerdict,
+    /// Why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub reason: Option<String>,
+    /// When it begins.
+    pub started_at: Time,
+    /// How long it is, in whole seconds.
+    #[schemars(schema_with = "count_schema")]
+    pub duration_seconds: u64,
+    /// Its size in the store, without the manifest.
+    #[schemars(schema_with = "count_schema")]
+    pub bytes: u64,
+    /// Hash of its last chunk (SHA-256, hex), which all before lead to; empty when there is none.
+    #[schemars(length(max = 64))]
+    pub chain_head: String,
+}
+
+/// Whether a recording holds everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RecordingVerdict {
+    /// From the first byte to the end of the connection.
+    Complete,
+    /// It breaks off, or lacks something; `reason` says why.
+    Interrupted,
+}
+
+/// As the derived schema, but with a format every API server knows.
+fn count_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 0})
 }
 
 /// Where a session is in its life.

@@ -31,6 +31,7 @@ pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Ob
             .is_some_and(|found| found.metadata.deletion_timestamp.is_some()),
         session,
         pod,
+        recording: ctx.recording,
         now,
     })
 }

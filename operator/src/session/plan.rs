@@ -2,7 +2,7 @@
 
 use drawbridge_crds::rules;
 use drawbridge_crds::v1alpha1::{
-    ConsoleSession, ConsoleSessionSpec, EndReason, Mode, Phase, ResolvedTarget,
+    ConsoleSession, ConsoleSessionSpec, EndReason, Mode, Phase, RecordingTerms, ResolvedTarget,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -17,6 +17,8 @@ pub struct Observed {
     pub namespace_deleting: bool,
     /// The pod of the target's name. Looked for only when [`needs_pod`].
     pub pod: Option<PodSeen>,
+    /// How connections of sessions granted now are recorded.
+    pub recording: RecordingTerms,
     /// When all this was read.
     pub now: Timestamp,
 }
@@ -84,6 +86,8 @@ pub enum Access {
         granted_at: Timestamp,
         /// When it ends.
         expires_at: Timestamp,
+        /// How its connections are recorded; `None` if it was granted before there was a choice.
+        recording: Option<RecordingTerms>,
     },
 }
 
@@ -92,6 +96,7 @@ struct Granted<'a> {
     target: &'a ResolvedTarget,
     since: Timestamp,
     expires_at: Timestamp,
+    recording: Option<RecordingTerms>,
 }
 
 /// Whether the decision depends on the pod.
@@ -139,6 +144,8 @@ fn granted(session: &ConsoleSession) -> Option<Granted<'_>> {
         since,
         // Never later than the spec allows, whatever the status says.
         expires_at: expiry(session, since)?.min(status.expires_at.as_ref()?.0),
+        // What was agreed at the grant does not change under an open shell.
+        recording: status.recording,
     })
 }
 
@@ -214,6 +221,7 @@ fn keep(seen: &Observed, granted: &Granted<'_>) -> Plan {
             granted.target.clone(),
             granted.since,
             granted.expires_at,
+            granted.recording,
         ),
     }
 }
@@ -283,7 +291,7 @@ fn wait_or_grant(seen: &Observed) -> Plan {
                 containers,
                 node: node.clone(),
             };
-            open(seen, target, granted_at, expires_at)
+            open(seen, target, granted_at, expires_at, Some(seen.recording))
         }
         _ => over(seen, EndReason::WindowMissed, None),
     }
@@ -316,6 +324,7 @@ fn open(
     target: ResolvedTarget,
     granted_at: Timestamp,
     expires_at: Timestamp,
+    recording: Option<RecordingTerms>,
 ) -> Plan {
     let spec = &seen.session.spec;
     let may = match spec.mode {
@@ -338,6 +347,7 @@ fn open(
             target,
             granted_at,
             expires_at,
+            recording,
         },
         phase: Phase::Ready,
         reason: "Granted",

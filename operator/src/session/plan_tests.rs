@@ -1,4 +1,4 @@
-use drawbridge_crds::v1alpha1::{ConsoleSessionStatus, Credential};
+use drawbridge_crds::v1alpha1::{ConsoleSessionStatus, Credential, RecordingLevel};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -43,6 +43,7 @@ fn seen(session: ConsoleSession, now: i64) -> Observed {
         session: Arc::new(session),
         namespace_deleting: false,
         pod: Some(running()),
+        recording: RecordingTerms::default(),
         now: at(now),
     }
 }
@@ -115,6 +116,7 @@ fn a_grant_begins_now_and_ends_after_its_duration_or_with_its_window() {
             target,
             granted_at,
             expires_at,
+            ..
         } = plan.access
         else {
             panic!("{spec}: {plan:?}");
@@ -125,6 +127,37 @@ fn a_grant_begins_now_and_ends_after_its_duration_or_with_its_window() {
             ("pod-1", "main")
         );
     }
+}
+
+#[test]
+fn how_it_is_recorded_is_fixed_at_the_grant() {
+    let off = RecordingTerms {
+        level: RecordingLevel::Off,
+        ..RecordingTerms::default()
+    };
+    let recording = |session, terms| {
+        let seen = Observed {
+            recording: terms,
+            ..seen(session, NOON)
+        };
+        match plan(&seen).access {
+            Access::Open { recording, .. } => recording,
+            Access::Closed => panic!("not open"),
+        }
+    };
+    assert_eq!(recording(session(json!({})), off), Some(off));
+    let kept = |recording| {
+        granted(|session| {
+            session.status.get_or_insert_default().recording = recording;
+        })
+    };
+    let required = Some(RecordingTerms::default());
+    assert_eq!(recording(kept(required), off), required);
+    assert_eq!(
+        recording(kept(None), off),
+        None,
+        "granted before there was a choice"
+    );
 }
 
 #[test]
@@ -443,6 +476,7 @@ prop_compose! {
                 3 => Some(running()),
                 other => Some(PodSeen { life: lives[other - 4].clone(), ..running() }),
             },
+            recording: RecordingTerms::default(),
             now: Timestamp::new(NOON + now, nanos).expect("in range"),
         }
     }
@@ -455,7 +489,7 @@ proptest! {
     fn access_is_never_open_outside_its_bounds(seen in observed()) {
         let plan = plan(&seen);
         let spec = &seen.session.spec;
-        if let Access::Open { target, granted_at, expires_at } = &plan.access {
+        if let Access::Open { target, granted_at, expires_at, .. } = &plan.access {
             prop_assert!(seen.now < *expires_at);
             prop_assert!(spec.not_after.as_ref().is_none_or(|at| seen.now < at.0 && *expires_at <= at.0));
             let duration = std::time::Duration::from(spec.duration);
@@ -492,6 +526,7 @@ proptest! {
                 now: seen.now + SignedDuration::from_secs(later),
                 pod: Some(running()),
                 namespace_deleting: false,
+                recording: RecordingTerms::default(),
             });
             prop_assert_eq!((again.phase, again.ended), (first.phase, first.ended));
             prop_assert_eq!(again.access, Access::Closed);

@@ -65,16 +65,20 @@ pub(super) fn status(
         }),
         ended_at: plan.ended.map(|(_, at)| Time(at)),
         end_reason: plan.ended.map(|(reason, _)| reason),
+        recording: old.recording,
+        recordings: old.recordings,
     };
     if let Access::Open {
         target,
         granted_at,
         expires_at,
+        recording,
     } = &plan.access
     {
         status.target = Some(target.clone());
         status.granted_at = Some(Time(*granted_at));
         status.expires_at = Some(Time(*expires_at));
+        status.recording = *recording;
     }
     status
 }
@@ -163,7 +167,8 @@ async fn put(
         "apiVersion": ConsoleSession::api_version(&()),
         "kind": ConsoleSession::kind(&()),
         "metadata": {"name": name, "uid": session.uid(), "resourceVersion": session.resource_version()},
-        "status": status,
+        // The recordings are the gateway's to tell, under its own name as field manager.
+        "status": ConsoleSessionStatus { recordings: Vec::new(), ..status.clone() },
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&patch);
@@ -264,6 +269,7 @@ mod tests {
             session: Arc::new(session),
             namespace_deleting: false,
             pod: None,
+            recording: drawbridge_crds::v1alpha1::RecordingTerms::default(),
             now: at(now),
         }
     }

@@ -64,6 +64,7 @@ impl World {
                 url: "https://gate.example.com".into(),
                 ca: None,
             },
+            recording: RecordingTerms::default(),
             watches,
             metrics,
             recorder: Recorder::new(api.client(), reporter),
