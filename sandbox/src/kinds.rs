@@ -7,7 +7,7 @@ mod events;
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use builtin::parse;
@@ -50,8 +50,7 @@ pub struct Kind {
     pub subresources: Vec<&'static str>,
     /// `create` only and nothing stored: reviews.
     pub virtual_only: bool,
-    /// Columns of `kubectl get`. A CustomResourceDefinition's are those it declares; `Name` and, if it declares none,
-    /// `Age` are added when they are printed.
+    /// Columns of `kubectl get`; the name and, if there are none, the age are added when they are printed.
     pub columns: Vec<Column>,
     /// What objects look like.
     pub schema: Schema,
@@ -67,29 +66,51 @@ pub enum Schema {
 }
 
 /// A column of `kubectl get`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Column {
     /// Heading.
     pub name: String,
-    /// `string`, `integer`, `boolean`, `date`
+    /// `string`, `integer`, `number`, `boolean`, `date`
+    #[serde(rename = "type", default = "string")]
     pub kind: String,
     /// OpenAPI format, e.g. `int64`; `name` for the object's name; empty for none.
+    #[serde(default)]
     pub format: String,
     /// Shown with `-o wide` only if above 0.
+    #[serde(default)]
     pub priority: i32,
-    /// For people; a built-in kind has none but for the name.
+    /// For people.
+    #[serde(default)]
     pub description: String,
     /// Where the value is.
     pub value: Source,
 }
 
+fn string() -> String {
+    "string".to_owned()
+}
+
 /// Where the value of a column is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "String")]
 pub enum Source {
     /// JSONPath of a CustomResourceDefinition, e.g. `.status.phase`.
     Path(String),
-    /// A built-in kind's own, at the time given.
-    Code(fn(&Value, Timestamp) -> Value),
+    /// Of a built-in kind: as `builtin.yaml` says at its top.
+    Parts(String),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Parts(String::new())
+    }
+}
+
+impl From<String> for Source {
+    fn from(parts: String) -> Self {
+        Self::Parts(parts)
+    }
 }
 
 impl Kind {
@@ -123,10 +144,8 @@ impl Kind {
             return object;
         }
         let mut object = Arc::unwrap_or_clone(object);
-        if self.kind == "Event" && self.group == events::GROUP {
-            events::from_core(&mut object);
-        } else if self.kind == "Event" && self.group.is_empty() {
-            events::to_core(&mut object);
+        if self.kind == "Event" && !self.custom() {
+            events::convert(&mut object, &self.group);
         }
         object["apiVersion"] = api_version.into();
         Arc::new(object)
@@ -170,8 +189,7 @@ impl Kinds {
     /// Those built in, as `release` has them.
     #[must_use]
     pub fn builtin(release: Release) -> Self {
-        let kinds = builtin::rows().into_iter();
-        let kinds = kinds.filter_map(|row| row.kind(release)).map(Arc::new);
+        let kinds = builtin::kinds(release).into_iter().map(Arc::new);
         Self {
             all: RwLock::new(Arc::new(kinds.collect())),
         }

@@ -1,5 +1,6 @@
-//! The kinds built in, one row each.
+//! The kinds built in: a row for each Rust type, with what `builtin.yaml` says of it.
 
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,105 +11,123 @@ use k8s_openapi::api::{
     core::v1 as core, events::v1 as events, rbac::v1 as rbac,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use k8s_openapi::{NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, SchemaGenerator};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Kind, Schema};
+use super::{Column, Kind, Schema};
 use crate::release::Release;
+use crate::status::qualified;
 
 /// All of them, in the order of `kubectl api-resources`.
-pub(super) fn rows() -> Vec<Row> {
-    const STATUS: &[&str] = &["status"];
+pub(super) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     vec![
-        row::<core::ConfigMap>().short(&["cm"]),
-        row::<core::Event>().short(&["ev"]),
-        row::<core::Namespace>().short(&["ns"]).sub(STATUS),
-        row::<core::Node>().short(&["no"]).sub(STATUS),
-        row::<core::Pod>()
-            .short(&["po"])
-            .all()
-            .generation(33)
-            .sub(&[
-                "attach",
-                "ephemeralcontainers",
-                "exec",
-                "log",
-                "portforward",
-                "status",
-            ]),
+        row::<core::ConfigMap>(),
+        row::<core::Event>(),
+        row::<core::Namespace>(),
+        row::<core::Node>(),
+        row::<core::Pod>(),
         row::<core::Secret>(),
-        row::<core::ServiceAccount>().short(&["sa"]).sub(&["token"]),
-        row::<core::Service>().short(&["svc"]).all().sub(STATUS),
-        row::<admission::MutatingWebhookConfiguration>()
-            .generation(0)
-            .extends(),
-        row::<admission::ValidatingWebhookConfiguration>()
-            .generation(0)
-            .extends(),
-        row::<apiextensions::CustomResourceDefinition>()
-            .short(&["crd", "crds"])
-            .generation(0)
-            .extends()
-            .sub(STATUS),
-        row::<apps::DaemonSet>()
-            .short(&["ds"])
-            .all()
-            .generation(0)
-            .sub(STATUS),
-        row::<apps::Deployment>()
-            .short(&["deploy"])
-            .all()
-            .generation(0)
-            .sub(STATUS),
-        row::<apps::ReplicaSet>()
-            .short(&["rs"])
-            .all()
-            .generation(0)
-            .sub(STATUS),
-        row::<apps::StatefulSet>()
-            .short(&["sts"])
-            .all()
-            .generation(0)
-            .sub(STATUS),
-        row::<authentication::SelfSubjectReview>().since(28).asked(),
-        row::<authentication::TokenReview>().asked(),
-        row::<authorization::LocalSubjectAccessReview>().asked(),
-        row::<authorization::SelfSubjectAccessReview>().asked(),
-        row::<authorization::SelfSubjectRulesReview>().asked(),
-        row::<authorization::SubjectAccessReview>().asked(),
-        row::<batch::Job>().all().generation(0).sub(STATUS),
+        row::<core::ServiceAccount>(),
+        row::<core::Service>(),
+        row::<admission::MutatingWebhookConfiguration>(),
+        row::<admission::ValidatingWebhookConfiguration>(),
+        row::<apiextensions::CustomResourceDefinition>(),
+        row::<apps::DaemonSet>(),
+        row::<apps::Deployment>(),
+        row::<apps::ReplicaSet>(),
+        row::<apps::StatefulSet>(),
+        row::<authentication::SelfSubjectReview>(),
+        row::<authentication::TokenReview>(),
+        row::<authorization::LocalSubjectAccessReview>(),
+        row::<authorization::SelfSubjectAccessReview>(),
+        row::<authorization::SelfSubjectRulesReview>(),
+        row::<authorization::SubjectAccessReview>(),
+        row::<batch::Job>(),
         row::<coordination::Lease>(),
-        row::<events::Event>().short(&["ev"]),
+        row::<events::Event>(),
         row::<rbac::ClusterRoleBinding>(),
         row::<rbac::ClusterRole>(),
         row::<rbac::RoleBinding>(),
         row::<rbac::Role>(),
     ]
-}
+});
 
-/// A built-in kind: what its Rust type says of it, and what that does not.
+/// What a built-in kind's Rust type says of it.
 pub(super) struct Row {
     pub(super) group: &'static str,
     pub(super) version: &'static str,
     pub(super) kind: &'static str,
+    plural: &'static str,
+    namespaced: bool,
     /// Its name among the definitions.
     pub(super) definition: Cow<'static, str>,
     /// Adds the definitions of the kind and of all it consists of.
     pub(super) define: fn(&mut SchemaGenerator),
-    /// Whether an object can be decoded into the kind's Rust type.
+    /// Whether an object can be decoded into the type.
     parse: fn(Value) -> Result<(), serde_json::Error>,
-    plural: &'static str,
-    namespaced: bool,
-    short_names: &'static [&'static str],
-    categories: &'static [&'static str],
-    subresources: &'static [&'static str],
-    /// Minor version that had the kind first.
+}
+
+fn row<T: Resource + JsonSchema + DeserializeOwned>() -> Row
+where
+    T::Scope: 'static,
+{
+    Row {
+        group: T::GROUP,
+        version: T::VERSION,
+        kind: T::KIND,
+        plural: T::URL_PATH_SEGMENT,
+        namespaced: TypeId::of::<T::Scope>() == TypeId::of::<NamespaceResourceScope>(),
+        definition: T::schema_name(),
+        define: |generator| drop(generator.subschema_for::<T>()),
+        parse: |object| serde_json::from_value::<T>(object).map(drop),
+    }
+}
+
+/// What `builtin.yaml` says of a kind.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Facts {
+    short_names: Vec<String>,
+    categories: Vec<String>,
+    subresources: Vec<String>,
     since: u32,
-    /// Minor version that counted its generations first.
-    generation: u32,
-    virtual_only: bool,
+    generation: Option<u32>,
+    asked: bool,
+    columns: Vec<Column>,
+}
+
+/// The kinds a release has.
+pub(super) fn kinds(release: Release) -> Vec<Kind> {
+    static FACTS: LazyLock<HashMap<String, Facts>> = LazyLock::new(|| {
+        serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is part of the program")
+    });
+    let minor = release.minor();
+    let kind = |row: &Row| {
+        let facts = &FACTS[&qualified(row.group, row.plural)];
+        let subresources = facts.subresources.iter().map(String::as_str);
+        let has = |name: &&str| *name != "status" && (*name != "ephemeralcontainers" || minor > 22);
+        (facts.since <= minor).then(|| Kind {
+            group: row.group.to_owned(),
+            version: row.version.to_owned(),
+            kind: row.kind.to_owned(),
+            plural: row.plural.to_owned(),
+            singular: row.kind.to_lowercase(),
+            list_kind: format!("{}List", row.kind),
+            short_names: facts.short_names.clone(),
+            categories: facts.categories.clone(),
+            namespaced: row.namespaced,
+            status: subresources.clone().any(|name| name == "status"),
+            generation: facts.generation.is_some_and(|since| since <= minor),
+            subresources: subresources.filter(has).collect(),
+            virtual_only: facts.asked,
+            columns: facts.columns.clone(),
+            schema: Schema::Builtin(row.definition.clone()),
+        })
+    };
+    ROWS.iter().filter_map(kind).collect()
 }
 
 /// Decodes an object into the Rust type of this name among the definitions.
@@ -116,111 +135,6 @@ pub(super) struct Row {
 /// # Errors
 /// A value that is of another type than its field.
 pub fn parse(definition: &str, object: &Value) -> Result<(), serde_json::Error> {
-    type Parse = fn(Value) -> Result<(), serde_json::Error>;
-    static PARSERS: LazyLock<HashMap<Cow<'static, str>, Parse>> = LazyLock::new(|| {
-        let rows = rows().into_iter();
-        rows.map(|row| (row.definition, row.parse)).collect()
-    });
-    PARSERS
-        .get(definition)
-        .map_or(Ok(()), |parse| parse(object.clone()))
-}
-
-fn row<T: Resource<Scope: Scope> + JsonSchema + DeserializeOwned>() -> Row {
-    Row {
-        group: T::GROUP,
-        version: T::VERSION,
-        kind: T::KIND,
-        definition: T::schema_name(),
-        define: |generator| drop(generator.subschema_for::<T>()),
-        parse: |object| serde_json::from_value::<T>(object).map(drop),
-        plural: T::URL_PATH_SEGMENT,
-        namespaced: <T::Scope as Scope>::NAMESPACED,
-        short_names: &[],
-        categories: &[],
-        subresources: &[],
-        since: 0,
-        generation: u32::MAX,
-        virtual_only: false,
-    }
-}
-
-trait Scope {
-    const NAMESPACED: bool;
-}
-
-impl Scope for ClusterResourceScope {
-    const NAMESPACED: bool = false;
-}
-
-impl Scope for NamespaceResourceScope {
-    const NAMESPACED: bool = true;
-}
-
-impl Row {
-    fn short(mut self, names: &'static [&'static str]) -> Self {
-        self.short_names = names;
-        self
-    }
-
-    /// Shown by `kubectl get all`.
-    fn all(mut self) -> Self {
-        self.categories = &["all"];
-        self
-    }
-
-    /// Shown by `kubectl get api-extensions`.
-    fn extends(mut self) -> Self {
-        self.categories = &["api-extensions"];
-        self
-    }
-
-    fn sub(mut self, resources: &'static [&'static str]) -> Self {
-        self.subresources = resources;
-        self
-    }
-
-    fn since(mut self, minor: u32) -> Self {
-        self.since = minor;
-        self
-    }
-
-    fn generation(mut self, minor: u32) -> Self {
-        self.generation = minor;
-        self
-    }
-
-    /// Created to be answered, not to be stored.
-    fn asked(mut self) -> Self {
-        self.virtual_only = true;
-        self
-    }
-
-    /// The kind as a release has it; `None` if it does not.
-    pub(super) fn kind(self, release: Release) -> Option<Kind> {
-        let minor = release.minor();
-        let strings = |all: &[&str]| all.iter().map(ToString::to_string).collect();
-        (self.since <= minor).then(|| Kind {
-            group: self.group.to_owned(),
-            version: self.version.to_owned(),
-            kind: self.kind.to_owned(),
-            plural: self.plural.to_owned(),
-            singular: self.kind.to_lowercase(),
-            list_kind: format!("{}List", self.kind),
-            short_names: strings(self.short_names),
-            categories: strings(self.categories),
-            namespaced: self.namespaced,
-            status: self.subresources.contains(&"status"),
-            generation: self.generation <= minor,
-            subresources: self
-                .subresources
-                .iter()
-                .copied()
-                .filter(|name| *name != "status" && (*name != "ephemeralcontainers" || minor >= 23))
-                .collect(),
-            virtual_only: self.virtual_only,
-            columns: crate::table::columns(self.kind, minor),
-            schema: Schema::Builtin(self.definition),
-        })
-    }
+    let row = ROWS.iter().find(|row| row.definition == definition);
+    row.map_or(Ok(()), |row| (row.parse)(object.clone()))
 }

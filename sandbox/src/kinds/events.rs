@@ -1,13 +1,13 @@
 //! The two forms of an event: the core group's, which `kubectl get events` reads, and that of `events.k8s.io`, which
 //! recorders write.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 /// Group of the newer form.
 pub(super) const GROUP: &str = "events.k8s.io";
 
 /// Where a field is in the core group's form, and where in the newer one.
-const FIELDS: [(&str, &str); 8] = [
+const FIELDS: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
     ("source", "deprecatedSource"),
@@ -15,7 +15,6 @@ const FIELDS: [(&str, &str); 8] = [
     ("lastTimestamp", "deprecatedLastTimestamp"),
     ("count", "deprecatedCount"),
     ("reportingComponent", "reportingController"),
-    ("reportingInstance", "reportingInstance"),
 ];
 
 /// A field of an event by its name in either form, whichever form the event has. Other objects have none of the fields
@@ -32,42 +31,28 @@ pub fn event_field<'a>(event: &'a Value, name: &str) -> &'a Value {
     event.get(name).or_else(other).unwrap_or(&Value::Null)
 }
 
-/// Core to `events.k8s.io`.
-pub(super) fn from_core(event: &mut Value) {
-    rename(event, FIELDS);
-}
-
-/// `events.k8s.io` to core. Fields that the core group always shows are there, if empty.
-pub(super) fn to_core(event: &mut Value) {
-    rename(event, FIELDS.map(|(core, newer)| (newer, core)));
+/// Makes an event one of the group.
+pub(super) fn convert(event: &mut Value, group: &str) {
     let Some(fields) = event.as_object_mut() else {
         return;
     };
-    for (field, empty) in [
-        ("source", json!({})),
-        ("firstTimestamp", Value::Null),
-        ("lastTimestamp", Value::Null),
-        ("reportingComponent", "".into()),
-        ("reportingInstance", "".into()),
-    ] {
-        fields.entry(field).or_insert(empty);
+    for (core, newer) in FIELDS {
+        let (from, to) = if group == GROUP {
+            (core, newer)
+        } else {
+            (newer, core)
+        };
+        if let Some(value) = fields.remove(from) {
+            fields.insert(to.to_owned(), value);
+        }
     }
-}
-
-fn rename(event: &mut Value, fields: [(&str, &str); 8]) {
-    let Some(object) = event.as_object_mut() else {
-        return;
-    };
-    let moved: Map<String, Value> = fields
-        .iter()
-        .filter_map(|(from, to)| Some(((*to).to_owned(), object.remove(*from)?)))
-        .collect();
-    object.extend(moved);
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use serde_json::json;
 
     use super::*;
     use crate::Release;
@@ -91,19 +76,9 @@ mod tests {
         assert_eq!(as_core["apiVersion"], "v1");
         assert_eq!(as_core["message"], "n");
         assert_eq!(as_core["source"]["component"], "k");
-        assert_eq!(as_core["count"], 2);
         serde_json::from_value::<k8s_openapi::api::core::v1::Event>((*as_core).clone())
             .expect("it is a core event");
         assert_eq!(newer.convert(as_core), event);
         assert_eq!(core.resource(), newer.resource());
-    }
-
-    #[test]
-    fn a_new_event_has_what_readers_of_old_ones_expect() {
-        let mut event = json!({"metadata": {}, "regarding": {}, "note": "n"});
-        to_core(&mut event);
-        assert_eq!(event["reportingComponent"], "");
-        assert!(event.get("firstTimestamp").is_some_and(Value::is_null));
-        assert_eq!(event["source"], json!({}));
     }
 }
