@@ -1,0 +1,19 @@
+//! What Drawbridge puts on the record, and how anybody can check it later.
+//!
+//! ```text
+//!  bytes of a session ──► recording::Encoder ──► lines ──► SegmentWriter ──► chunks ──► segments ─┐
+//!                         (what is kept)                   (chain, zstd, age)                     ├─► store
+//!                                                          SegmentWriter::seal ──► manifest ──────┘
+//!                                                                                  (dsse, keys)
+//!  verify ◄── Source ◄── store        offline, with nothing but public keys
+//!  Reader ◄── Source ◄── store        the events of a session, byte for byte
+//! ```
+//!
+//! Whoever writes a record signs it with a key that only the operator and the gateway can read; whoever reads one needs
+//! the public keys. A changed, missing, swapped or added byte breaks a hash that the next one contains.
+
+pub mod dsse;
+pub mod hash;
+pub mod keys;
+pub mod recording;
+pub mod subject;
