@@ -66,8 +66,20 @@ pub fn check(session: &ConsoleSession) -> Result<(), Violation> {
             "notBefore must be earlier than notAfter",
         ),
         (
-            spec.mode != Mode::Attach || spec.command.is_empty(),
-            "command has no meaning with mode Attach, which starts no process",
+            spec.mode == Mode::Observe || spec.target.is_some(),
+            "target must say which pod to open",
+        ),
+        (
+            spec.mode != Mode::Observe || spec.target.is_none(),
+            "target has no meaning with mode Observe, which opens no pod",
+        ),
+        (
+            (spec.mode == Mode::Observe) == spec.observe.is_some(),
+            "observe must say which session to look at with mode Observe, and has no meaning with another",
+        ),
+        (
+            spec.mode == Mode::Exec || spec.command.is_empty(),
+            "command has no meaning with mode Attach or Observe, which start no process",
         ),
         (
             spec.command

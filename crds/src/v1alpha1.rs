@@ -4,6 +4,6 @@ mod session;
 
 pub use session::{
     ConsoleSession, ConsoleSessionSpec, ConsoleSessionStatus, Credential, EndReason, MAX_RECORDED,
-    Mode, Phase, PodTarget, Recorded, RecordingLevel, RecordingTerms, RecordingVerdict,
-    ResolvedTarget, Target,
+    Mode, Observe, ObservedSession, Phase, PodTarget, Recorded, RecordingLevel, RecordingTerms,
+    RecordingVerdict, ResolvedTarget, Target,
 };

@@ -26,6 +26,17 @@ fn session(change: impl FnOnce(&mut Value)) -> Value {
     object
 }
 
+/// The same of `mode: Observe`, then changed.
+fn observe(change: impl FnOnce(&mut Value)) -> Value {
+    session(|object| {
+        let spec = object["spec"].as_object_mut().expect("an object");
+        spec.remove("target");
+        spec.insert("mode".into(), json!("Observe"));
+        spec.insert("observe".into(), json!({"session": "fix-cart"}));
+        change(object);
+    })
+}
+
 fn set(path: &str, value: Value) -> Value {
     session(|object| match path.rsplit_once('/') {
         Some((parent, key)) => object.pointer_mut(parent).expect("parent exists")[key] = value,
@@ -71,6 +82,7 @@ fn every_cel_rule_and_the_function_agree() {
         set("/spec/command", json!(["sh", ""])),
         set("/spec/command", json!([])),
         set("/spec/mode", json!("Attach")),
+        observe(|_| ()),
         set("/spec/notAfter", json!("2026-01-01T00:00:00Z")),
         set("/spec/ttlAfterFinished", json!("0s")),
         set("/spec/ttlAfterFinished", json!("720h")),
@@ -96,6 +108,12 @@ fn every_cel_rule_and_the_function_agree() {
             object["spec"]["mode"] = json!("Attach");
             object["spec"]["command"] = json!(["sh"]);
         }),
+        session(|object| {
+            let spec = object["spec"].as_object_mut().expect("an object");
+            spec.remove("target");
+        }),
+        observe(|object| object["spec"]["target"] = json!({"pod": {"name": "web-0"}})),
+        set("/spec/observe", json!({"session": "fix-cart"})),
         session(|object| {
             object["spec"]["notBefore"] = json!("2026-01-01T00:00:00Z");
             object["spec"]["notAfter"] = json!("2026-01-01T01:00:00+01:00");
@@ -140,15 +158,20 @@ fn a_changed_spec_is_refused_by_cel_and_told_by_the_generation() {
         .expect("the spec has fields");
     assert_eq!(
         fields.len(),
-        changes.len() + 1,
-        "every field but revoked is tried: {fields:?}"
+        changes.len() + 2,
+        "every field but revoked is tried, observe below: {fields:?}"
     );
-    let old = session(|_| ());
-    for (path, value) in changes {
-        let mut new = set(path, value);
+    let exec = session(|_| ());
+    let (to, from) = (json!({"session": "other"}), observe(|_| ()));
+    let other = observe(|object| object["spec"]["observe"] = to);
+    let cases = changes
+        .into_iter()
+        .map(|(path, value)| (path, set(path, value), &exec))
+        .chain([("/spec/observe", other, &from)]);
+    for (path, mut new, old) in cases {
         // What the API server does on every change of the spec.
         new["metadata"]["generation"] = json!(2);
-        let says = cel(&new, Some(&old));
+        let says = cel(&new, Some(old));
         assert_eq!(says.len(), 1, "{path}: {says:?}");
         assert_eq!(function(&new).as_ref(), says.first(), "{path}");
     }

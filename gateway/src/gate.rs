@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drawbridge_crds::names;
-use drawbridge_crds::v1alpha1::Mode;
 use drawbridge_protocol::subprotocol::Offer;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -28,7 +27,7 @@ use crate::origin::{self, Origin};
 use crate::pods::Pods;
 use crate::recall::Recall;
 use crate::refusal::{Body, Kind, Refusal};
-use crate::route::{self, Route};
+use crate::route::{self, Action, Route};
 use crate::session::{Session, State};
 use crate::sessions::Sessions;
 use crate::upstream::Upstream;
@@ -225,7 +224,9 @@ impl Gate {
                     },
                     self.clock.now(),
                 )?;
-                let stream = console(session, &grant.target.pod, transport, container, tty);
+                let action = grant::action(session.mode).ok_or(Denied::NotReady(None))?;
+                let pod = &grant.target.pod;
+                let stream = console(session, action, pod, transport, container, tty);
                 self.stream(request, offer, session, stream, peer).await
             }
         }
@@ -288,6 +289,7 @@ impl Gate {
                 "container": target.container,
                 "containers": if target.containers.is_empty() { std::slice::from_ref(&target.container) } else { &target.containers },
             })),
+            "observed": session.observed.as_ref().map(|other| &other.session),
             "phase": phase,
             "notBefore": session.not_before,
             "expiresAt": session.expires_at,
@@ -306,18 +308,19 @@ impl Gate {
 /// What `…/console` stands for: the one command, or a shell; or the container's own process.
 fn console(
     session: &Session,
+    action: Action,
     pod: &str,
     transport: route::Transport,
     container: Option<String>,
     tty: bool,
 ) -> route::Stream {
-    let command = match session.mode {
-        Mode::Attach => Vec::new(),
-        Mode::Exec if session.command.is_empty() => vec!["sh".to_owned()],
-        Mode::Exec => session.command.clone(),
+    let command = match action {
+        Action::Attach => Vec::new(),
+        Action::Exec if session.command.is_empty() => vec!["sh".to_owned()],
+        Action::Exec => session.command.clone(),
     };
     route::Stream {
-        action: session.mode,
+        action,
         transport,
         namespace: session.namespace.clone(),
         pod: pod.to_owned(),

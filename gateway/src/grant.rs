@@ -1,9 +1,10 @@
 //! Whether a session allows a request. Pure: the session, the request and the time decide.
 
-use drawbridge_crds::v1alpha1::{EndReason, Mode, Phase, ResolvedTarget};
+use drawbridge_crds::v1alpha1::{EndReason, Mode, ObservedSession, Phase, ResolvedTarget};
 use jiff::Timestamp;
 
 use crate::bridge::Stop;
+use crate::route::Action;
 use crate::session::{Session, State};
 
 /// What is asked for.
@@ -13,7 +14,7 @@ pub enum Ask<'a> {
     Pod { namespace: &'a str, pod: &'a str },
     /// A stream into a container. `container: None` means the one granted.
     Stream {
-        action: Mode,
+        action: Action,
         namespace: &'a str,
         pod: &'a str,
         container: Option<&'a str>,
@@ -47,25 +48,36 @@ pub enum Denied {
     Pod { granted: String, asked: String },
     #[error("this session is for {granted}, not {asked:?}")]
     Container { granted: String, asked: String },
-    #[error("this session allows {}, not {}", verb(*granted), verb(*asked))]
-    Mode { granted: Mode, asked: Mode },
+    #[error("this session allows {}, not {}", granted.verb(), asked.verb())]
+    Action { granted: Action, asked: Action },
+    #[error("this session opens no pod: it is for looking at recordings of session {0:?}")]
+    OnlyLooks(String),
+    #[error(
+        "this session opens no recording: that takes one of mode Observe, or an identity that may get consolesessions/recordings"
+    )]
+    MayNotLook,
+    #[error("this session is for looking at session {granted:?}, not {asked:?}")]
+    OtherSession { granted: String, asked: String },
     #[error("this session allows one command only, and this is another; see its spec.command")]
     Command,
     #[error("this token is for session {granted:?}, not {asked:?}")]
     Session { granted: String, asked: String },
 }
 
-fn verb(mode: Mode) -> &'static str {
+/// What a session does with its pod; `None` with [`Mode::Observe`], which does nothing with any.
+#[must_use]
+pub fn action(mode: Mode) -> Option<Action> {
     match mode {
-        Mode::Exec => "exec",
-        Mode::Attach => "attach",
+        Mode::Exec => Some(Action::Exec),
+        Mode::Attach => Some(Action::Attach),
+        Mode::Observe => None,
     }
 }
 
 fn waiting(phase: Option<Phase>) -> &'static str {
     match phase {
         Some(Phase::Scheduled) => "its time has not come",
-        Some(Phase::Pending) => "its pod does not run yet",
+        Some(Phase::Pending) => "what it opens is not there, or does not run yet",
         _ => "the operator has not looked at it yet",
     }
 }
@@ -114,7 +126,17 @@ pub fn holds(session: Option<&Session>, now: Timestamp) -> Result<Timestamp, Sto
 /// # Errors
 /// The first rule broken; an ended session comes before everything else.
 pub fn check<'a>(session: &'a Session, ask: Ask<'_>, now: Timestamp) -> Result<Grant<'a>, Denied> {
-    let grant = usable(session, now)?;
+    let (Some(granted), Some(target)) = (action(session.mode), &session.target) else {
+        usable(session, now)?;
+        return Err(match &session.observed {
+            Some(other) => Denied::OnlyLooks(other.session.clone()),
+            None => Denied::NotReady(None), // Ready without anything granted: not what the operator writes
+        });
+    };
+    let grant = Grant {
+        target,
+        expires_at: usable(session, now)?,
+    };
     match ask {
         Ask::Pod { namespace, pod } => place(session, grant.target, namespace, pod)?,
         Ask::Stream {
@@ -127,17 +149,17 @@ pub fn check<'a>(session: &'a Session, ask: Ask<'_>, now: Timestamp) -> Result<G
             place(session, grant.target, namespace, pod)?;
             if let Some(asked) = container.filter(|name| !grant.target.admits(name)) {
                 return Err(Denied::Container {
-                    granted: granted(grant.target),
+                    granted: containers(grant.target),
                     asked: asked.to_owned(),
                 });
             }
-            if action != session.mode {
-                return Err(Denied::Mode {
-                    granted: session.mode,
+            if action != granted {
+                return Err(Denied::Action {
+                    granted,
                     asked: action,
                 });
             }
-            if action == Mode::Exec && !session.command.is_empty() && session.command != command {
+            if action == Action::Exec && !session.command.is_empty() && session.command != command {
                 return Err(Denied::Command);
             }
         }
@@ -146,8 +168,34 @@ pub fn check<'a>(session: &'a Session, ask: Ask<'_>, now: Timestamp) -> Result<G
     Ok(grant)
 }
 
+/// Which session's recordings `session` lets its holder look at, at `now`, if that is `namespace`/`name`: the one it
+/// names, or its own name, which stands for the one it names.
+///
+/// # Errors
+/// [`Denied::MayNotLook`] for a session that opens a pod, whatever it asks for.
+pub fn look<'a>(
+    session: &'a Session,
+    namespace: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<&'a ObservedSession, Denied> {
+    usable(session, now)?;
+    let other = match (session.mode, &session.observed) {
+        (Mode::Exec | Mode::Attach, _) => return Err(Denied::MayNotLook),
+        (Mode::Observe, None) => return Err(Denied::NotReady(None)),
+        (Mode::Observe, Some(other)) => other,
+    };
+    if session.namespace == namespace && (other.session == name || session.name == name) {
+        return Ok(other);
+    }
+    Err(Denied::OtherSession {
+        granted: format!("{}/{}", session.namespace, other.session),
+        asked: format!("{namespace}/{name}"),
+    })
+}
+
 /// The containers granted, in words.
-fn granted(target: &ResolvedTarget) -> String {
+fn containers(target: &ResolvedTarget) -> String {
     match target.containers.as_slice() {
         [] | [_] => format!("container {:?}", target.container),
         several => format!("containers {several:?}"),
@@ -168,8 +216,8 @@ pub fn own(session: &Session, namespace: &str, name: &str) -> Result<(), Denied>
     })
 }
 
-/// Whether the session can be used at all at `now`.
-fn usable(session: &Session, now: Timestamp) -> Result<Grant<'_>, Denied> {
+/// Until when the session can be used at `now`, for whatever it is.
+fn usable(session: &Session, now: Timestamp) -> Result<Timestamp, Denied> {
     if let State::Ended(stop) = session.state {
         return Err(Denied::Ended(stop));
     }
@@ -179,10 +227,10 @@ fn usable(session: &Session, now: Timestamp) -> Result<Grant<'_>, Denied> {
     if let Some(from) = session.not_before.filter(|from| now < *from) {
         return Err(Denied::NotBefore(from));
     }
-    match (session.state, &session.target, session.expires_at) {
-        (State::Ready, Some(target), Some(expires_at)) => Ok(Grant { target, expires_at }),
-        (State::Waiting(phase), _, _) => Err(Denied::NotReady(phase)),
-        _ => Err(Denied::NotReady(None)), // Ready without a target or an end: not what the operator writes
+    match (session.state, session.expires_at) {
+        (State::Ready, Some(expires_at)) => Ok(expires_at),
+        (State::Waiting(phase), _) => Err(Denied::NotReady(phase)),
+        _ => Err(Denied::NotReady(None)), // Ready without an end: not what the operator writes
     }
 }
 
@@ -222,7 +270,7 @@ mod tests {
 
     fn exec(command: &[String]) -> Ask<'_> {
         Ask::Stream {
-            action: Mode::Exec,
+            action: Action::Exec,
             namespace: "shop",
             pod: "web",
             container: None,
@@ -237,7 +285,7 @@ mod tests {
         for ask in [
             exec(&sh),
             Ask::Stream {
-                action: Mode::Exec,
+                action: Action::Exec,
                 namespace: "shop",
                 pod: "web",
                 container: Some("app"),
@@ -270,7 +318,7 @@ mod tests {
         session.target.as_mut().expect("granted").containers = vec!["app".into(), "log".into()];
         let sh = argv(&["sh"]);
         let ask = |container| Ask::Stream {
-            action: Mode::Exec,
+            action: Action::Exec,
             namespace: "shop",
             pod: "web",
             container,
@@ -301,23 +349,23 @@ mod tests {
         };
         for (ask, text) in [
             (
-                stream(Mode::Exec, "prod", "web", None),
+                stream(Action::Exec, "prod", "web", None),
                 r#"this session is for namespace "shop", not "prod""#,
             ),
             (
-                stream(Mode::Exec, "shop", "db", None),
+                stream(Action::Exec, "shop", "db", None),
                 r#"this session is for pod "web", not "db""#,
             ),
             (
-                stream(Mode::Exec, "shop", "web", Some("proxy")),
+                stream(Action::Exec, "shop", "web", Some("proxy")),
                 r#"this session is for container "app", not "proxy""#,
             ),
             (
-                stream(Mode::Exec, "shop", "web", Some("")),
+                stream(Action::Exec, "shop", "web", Some("")),
                 r#"this session is for container "app", not """#,
             ),
             (
-                stream(Mode::Attach, "shop", "web", None),
+                stream(Action::Attach, "shop", "web", None),
                 "this session allows exec, not attach",
             ),
             (
@@ -374,7 +422,7 @@ mod tests {
         let mut session = ready();
         session.mode = Mode::Attach;
         let attach = Ask::Stream {
-            action: Mode::Attach,
+            action: Action::Attach,
             namespace: "shop",
             pod: "web",
             container: None,
@@ -384,9 +432,9 @@ mod tests {
         let denied = check(&session, exec(&argv(&["sh"])), now());
         assert_eq!(
             denied,
-            Err(Denied::Mode {
-                granted: Mode::Attach,
-                asked: Mode::Exec
+            Err(Denied::Action {
+                granted: Action::Attach,
+                asked: Action::Exec
             })
         );
     }
@@ -453,5 +501,85 @@ mod tests {
                 Err(Denied::NotReady(None))
             );
         }
+    }
+
+    fn observing() -> Session {
+        let mut session = ready();
+        session.name = "audit-cart".into();
+        session.mode = Mode::Observe;
+        session.target = None;
+        session.observed = Some(ObservedSession {
+            session: "fix-cart".into(),
+            uid: "6f1c".into(),
+        });
+        session
+    }
+
+    #[test]
+    fn one_who_looks_may_look_at_one_session_and_open_nothing() {
+        let session = observing();
+        for name in ["fix-cart", "audit-cart"] {
+            let other = look(&session, "shop", name, now()).expect("granted");
+            assert_eq!(other.uid, "6f1c", "{name}");
+        }
+        for (namespace, name) in [("shop", "other"), ("prod", "fix-cart"), ("shop", "")] {
+            let denied = look(&session, namespace, name, now()).expect_err("denied");
+            assert!(matches!(denied, Denied::OtherSession { .. }), "{denied}");
+        }
+        let sh = argv(&["sh"]);
+        for ask in [
+            exec(&sh),
+            Ask::Pod {
+                namespace: "shop",
+                pod: "web",
+            },
+            Ask::Session {
+                namespace: "shop",
+                name: "audit-cart",
+            },
+        ] {
+            let denied = check(&session, ask, now()).expect_err("denied");
+            assert_eq!(denied, Denied::OnlyLooks("fix-cart".into()), "{ask:?}");
+        }
+        // Nor with a target in its status, which the operator does not write.
+        let mut session = session;
+        session.target = ready().target;
+        assert!(check(&session, exec(&sh), now()).is_err());
+    }
+
+    #[test]
+    fn a_shell_opens_no_recording_its_own_neither() {
+        for mode in [Mode::Exec, Mode::Attach] {
+            let mut session = ready();
+            session.mode = mode;
+            session.observed = observing().observed;
+            for name in ["fix-cart", "other"] {
+                assert_eq!(
+                    look(&session, "shop", name, now()),
+                    Err(Denied::MayNotLook),
+                    "{mode:?} {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn looking_ends_with_its_session() {
+        let mut session = observing();
+        let end = session.expires_at.expect("has one");
+        assert_eq!(
+            look(&session, "shop", "fix-cart", end),
+            Err(Denied::Ended(Stop::Expired))
+        );
+        session.state = State::Ended(Stop::Revoked);
+        assert_eq!(
+            look(&session, "shop", "fix-cart", now()),
+            Err(Denied::Ended(Stop::Revoked))
+        );
+        session.state = State::Waiting(Some(Phase::Pending));
+        assert_eq!(
+            look(&session, "shop", "fix-cart", now()),
+            Err(Denied::NotReady(Some(Phase::Pending)))
+        );
     }
 }

@@ -2,7 +2,6 @@
 
 mod query;
 
-use drawbridge_crds::v1alpha1::Mode;
 use drawbridge_protocol::transcode::Streams;
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -69,7 +68,7 @@ pub enum Discovery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// Which of the two.
-    pub action: Mode,
+    pub action: Action,
     /// How it wants to be upgraded.
     pub transport: Transport,
     /// Namespace in the path.
@@ -82,6 +81,26 @@ pub struct Stream {
     pub command: Vec<String>,
     /// Streams in the query. At least one of stdin, stdout, stderr; stderr only without a TTY.
     pub streams: Streams,
+}
+
+/// What is done with a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run a command (`pods/exec`).
+    Exec,
+    /// Attach to its own process (`pods/attach`).
+    Attach,
+}
+
+impl Action {
+    /// The subresource of pods, and the last segment of the path.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+        }
+    }
 }
 
 /// How a stream wants to be upgraded.
@@ -148,9 +167,9 @@ pub fn route(
             action @ ("exec" | "attach"),
         ] => {
             let action = if *action == "exec" {
-                Mode::Exec
+                Action::Exec
             } else {
-                Mode::Attach
+                Action::Attach
             };
             return stream(method, action, namespace, pod, query).map(Route::Stream);
         }
@@ -205,7 +224,7 @@ fn container(query: &mut query::Query) -> Option<String> {
 
 fn stream(
     method: &Method,
-    action: Mode,
+    action: Action,
     namespace: &str,
     pod: &str,
     query: &str,
@@ -227,10 +246,10 @@ fn stream(
         ));
     }
     let command = match action {
-        Mode::Exec => query.take_all("command"),
-        Mode::Attach => Vec::new(),
+        Action::Exec => query.take_all("command"),
+        Action::Attach => Vec::new(),
     };
-    if action == Mode::Exec && command.is_empty() {
+    if action == Action::Exec && command.is_empty() {
         return Err(Refusal::new(
             Kind::Malformed,
             "you must specify at least one command for the container",
@@ -457,7 +476,7 @@ mod tests {
         assert!(matches!(
             attach,
             Ok(Route::Stream(Stream {
-                action: Mode::Attach,
+                action: Action::Attach,
                 ..
             }))
         ));

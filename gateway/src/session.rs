@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use drawbridge_crds::v1alpha1::{ConsoleSession, EndReason, Mode, Phase, ResolvedTarget};
+use drawbridge_crds::v1alpha1::{
+    ConsoleSession, EndReason, Mode, ObservedSession, Phase, ResolvedTarget,
+};
 use jiff::Timestamp;
 
 use crate::bridge::Stop;
@@ -37,6 +39,8 @@ pub struct Session {
     pub expires_at: Option<Timestamp>,
     /// The pod and container granted; `None` until the operator found them.
     pub target: Option<ResolvedTarget>,
+    /// The session whose recordings may be looked at, with [`Mode::Observe`]; `None` until the operator found it.
+    pub observed: Option<ObservedSession>,
     /// Longest silence of a connection. 10 s to 24 h.
     pub idle: Duration,
     /// Connections at the same time. 1 to 64.
@@ -74,6 +78,7 @@ impl Session {
                 .and_then(|status| status.expires_at.as_ref())
                 .map(|time| time.0),
             target: status.and_then(|status| status.target.clone()),
+            observed: status.and_then(|status| status.observed.clone()),
             idle: Duration::from(spec.idle_timeout).clamp(*IDLE.start(), *IDLE.end()),
             max_connections: spec.max_connections.clamp(1, MAX_CONNECTIONS) as usize,
         })

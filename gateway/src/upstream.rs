@@ -9,7 +9,7 @@ mod sign;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use drawbridge_crds::v1alpha1::{Mode, ResolvedTarget};
+use drawbridge_crds::v1alpha1::ResolvedTarget;
 use drawbridge_protocol::subprotocol::{SelectedError, Subprotocol};
 use drawbridge_protocol::transcode::Streams;
 use http::header::InvalidHeaderValue;
@@ -21,6 +21,7 @@ pub use self::kubelet::{Flags as KubeletFlags, Kubelet};
 
 use crate::bridge::Leg;
 use crate::metrics::{Dial, DialLabels, Metrics};
+use crate::route::Action;
 use crate::session::Session;
 use crate::transport::Transport;
 
@@ -42,7 +43,7 @@ pub struct Call<'a> {
     /// Into what.
     pub target: &'a ResolvedTarget,
     /// Exec or attach.
-    pub action: Mode,
+    pub action: Action,
     /// Argv; empty for attach.
     pub command: &'a [String],
     /// The streams asked for.
@@ -218,13 +219,6 @@ fn query(call: &Call<'_>, container: Option<&str>, [stdin, stdout, stderr]: [&st
         }
     }
     query.finish()
-}
-
-fn verb(action: Mode) -> &'static str {
-    match action {
-        Mode::Exec => "exec",
-        Mode::Attach => "attach",
-    }
 }
 
 #[cfg(test)]

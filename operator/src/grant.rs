@@ -54,14 +54,22 @@ pub struct Grant {
     pub account: ServiceAccount,
     /// The empty Secret beside it that the token is bound to.
     pub anchor: Secret,
-    /// What the account may do: this pod, this mode.
-    pub role: Role,
-    /// Gives `role` to the account.
-    pub binding: RoleBinding,
+    /// What the account may do in the cluster, and what gives it that: this pod, this mode. `None` with `mode: Observe`,
+    /// whose account may do nothing there.
+    pub pod: Option<PodAccess>,
     /// What the user may read: the Secret with the token, this session.
     pub user_role: Role,
     /// Gives `user_role` to the user.
     pub user_binding: RoleBinding,
+}
+
+/// The right to open one pod.
+#[derive(Clone, Debug)]
+pub struct PodAccess {
+    /// What may be done.
+    pub role: Role,
+    /// Gives `role` to the session's account.
+    pub binding: RoleBinding,
 }
 
 /// What a token is bound to. A Secret whose token is bound to anything else is issued anew.
@@ -108,21 +116,13 @@ pub fn grant(session: &ConsoleSession, sessions_namespace: &str) -> Option<Grant
         owner_references: session.owner_ref(&()).map(|owner| vec![owner]),
         ..metadata(session, &session.namespace().unwrap_or_default(), name)
     };
-    let pod = &session.spec.target.pod.name;
     let subresource = match session.spec.mode {
-        Mode::Exec => "pods/exec",
-        Mode::Attach => "pods/attach",
+        Mode::Exec => Some("pods/exec"),
+        Mode::Attach => Some("pods/attach"),
+        Mode::Observe => None,
     };
-    Some(Grant {
-        account: ServiceAccount {
-            metadata: apart(),
-            automount_service_account_token: Some(false),
-            ..ServiceAccount::default()
-        },
-        anchor: Secret {
-            metadata: apart(),
-            ..Secret::default()
-        },
+    let pod = session.spec.pod().zip(subresource);
+    let pod = pod.map(|(pod, subresource)| PodAccess {
         role: Role {
             metadata: beside(&names.grant),
             rules: Some(vec![
@@ -141,6 +141,18 @@ pub fn grant(session: &ConsoleSession, sessions_namespace: &str) -> Option<Grant
                 ..Subject::default()
             }]),
         },
+    });
+    Some(Grant {
+        account: ServiceAccount {
+            metadata: apart(),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        anchor: Secret {
+            metadata: apart(),
+            ..Secret::default()
+        },
+        pod,
         user_role: Role {
             metadata: beside(&names.user),
             rules: Some(vec![

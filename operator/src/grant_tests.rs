@@ -44,21 +44,30 @@ fn value(object: impl serde::Serialize) -> Value {
 fn the_account_may_enter_one_pod_in_one_way_and_nothing_else() {
     for (mode, resource) in [("Exec", "pods/exec"), ("Attach", "pods/attach")] {
         let grant = grant(&session(mode), "drawbridge-sessions").expect("stored");
+        let PodAccess { role, binding } = grant.pod.expect("a pod to open");
         assert_eq!(
-            value(&grant.role)["rules"],
+            value(&role)["rules"],
             json!([
                 {"apiGroups": [""], "resources": [resource], "resourceNames": ["web-0"], "verbs": ["get", "create"]},
                 {"apiGroups": [""], "resources": ["pods"], "resourceNames": ["web-0"], "verbs": ["get"]},
             ])
         );
         assert_eq!(
-            value(&grant.binding)["subjects"],
+            value(&binding)["subjects"],
             json!([{"kind": "ServiceAccount", "name": "cs-6f1c0000-1", "namespace": "drawbridge-sessions"}])
         );
-        assert_eq!(
-            value(&grant.binding)["roleRef"]["name"],
-            grant.role.name_any()
-        );
+        assert_eq!(value(&binding)["roleRef"]["name"], role.name_any());
+    }
+}
+
+#[test]
+fn the_account_of_one_who_looks_may_do_nothing_in_the_cluster() {
+    let mut session = session("Observe");
+    // Even with a pod, as an API server without CEL would store it.
+    for target in [session.spec.target.clone(), None] {
+        session.spec.target = target;
+        let grant = grant(&session, "drawbridge-sessions").expect("stored");
+        assert!(grant.pod.is_none());
     }
 }
 
@@ -86,10 +95,11 @@ fn the_user_may_read_his_token_and_his_session_and_nothing_else() {
 #[test]
 fn everything_is_labelled_and_what_is_beside_the_session_is_owned_by_it() {
     let grant = grant(&session("Exec"), "drawbridge-sessions").expect("stored");
+    let pod = grant.pod.as_ref().expect("a pod to open");
     let apart = [value(&grant.account), value(&grant.anchor)];
     let beside = [
-        value(&grant.role),
-        value(&grant.binding),
+        value(&pod.role),
+        value(&pod.binding),
         value(&grant.user_role),
         value(&grant.user_binding),
         value(secret(20_000)),

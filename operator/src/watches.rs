@@ -46,7 +46,7 @@ pub struct Watches {
     pub roles: Cache<Role>,
     /// Role bindings made for sessions.
     pub bindings: Cache<RoleBinding>,
-    /// Which sessions a pod concerns.
+    /// Which sessions a pod, or another session, concerns.
     pub interest: Interest,
 }
 
@@ -62,15 +62,23 @@ pub struct Feeds {
     pub(crate) bindings: Writer<RoleBinding>,
 }
 
-/// Sessions that wait for, or stand on, a pod, by the pod's namespace and name.
+/// Sessions that wait for, or stand on, a pod or another session, by its namespace and name.
 #[derive(Debug, Default)]
-pub struct Interest(Mutex<HashMap<(String, String), HashSet<String>>>);
+pub struct Interest(Mutex<HashMap<(String, Thing), HashSet<String>>>);
+
+/// What a session may wait for, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Thing {
+    Pod(String),
+    /// The session that one of `mode: Observe` looks at.
+    Session(String),
+}
 
 impl Interest {
-    /// From now on, changes of the session's pod concern it. Call before looking at the pod.
+    /// From now on, changes of the session's pod, or of the session it looks at, concern it. Call before looking.
     pub fn register(&self, session: &ConsoleSession) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.entry(pod_key(session))
+        map.entry(key(session))
             .or_default()
             .insert(session.name_any());
     }
@@ -78,7 +86,7 @@ impl Interest {
     /// The session is over, or gone.
     pub fn forget(&self, session: &ConsoleSession) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = pod_key(session);
+        let key = key(session);
         if let Some(sessions) = map.get_mut(&key) {
             sessions.remove(&session.name_any());
             if sessions.is_empty() {
@@ -87,9 +95,9 @@ impl Interest {
         }
     }
 
-    fn of(&self, namespace: &str, pod: &str) -> Vec<ObjectRef<Guarded>> {
+    fn of(&self, namespace: &str, thing: Thing) -> Vec<ObjectRef<Guarded>> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sessions = map.get(&(namespace.to_owned(), pod.to_owned()));
+        let sessions = map.get(&(namespace.to_owned(), thing));
         sessions
             .into_iter()
             .flatten()
@@ -98,11 +106,13 @@ impl Interest {
     }
 }
 
-fn pod_key(session: &ConsoleSession) -> (String, String) {
-    (
-        session.namespace().unwrap_or_default(),
-        session.spec.target.pod.name.clone(),
-    )
+fn key(session: &ConsoleSession) -> (String, Thing) {
+    let spec = &session.spec;
+    let thing = match (&spec.target, &spec.observe) {
+        (None, Some(observe)) => Thing::Session(observe.session.clone()),
+        _ => Thing::Pod(spec.pod().unwrap_or_default().to_owned()),
+    };
+    (session.namespace().unwrap_or_default(), thing)
 }
 
 impl Feeds {
@@ -169,7 +179,11 @@ impl Feeds {
                 ) {
                     watches.interest.forget(parsed); // deleted
                 }
-                vec![ObjectRef::from_obj(session)]
+                let namespace = session.namespace().unwrap_or_default();
+                let own = Thing::Session(session.name_any());
+                let mut concerned = watches.interest.of(&namespace, own);
+                concerned.push(ObjectRef::from_obj(session));
+                concerned
             },
         ));
         tasks.spawn(feed.clone().run(
@@ -179,7 +193,7 @@ impl Feeds {
             strip,
             |watches, pod: &PartialObjectMeta<Pod>| {
                 let namespace = pod.namespace().unwrap_or_default();
-                watches.interest.of(&namespace, &pod.name_any())
+                watches.interest.of(&namespace, Thing::Pod(pod.name_any()))
             },
         ));
         tasks.spawn(feed.clone().run(

@@ -321,7 +321,7 @@ impl Test {
                 .uid
                 .clone()
                 .context("a stored object has a UID")?,
-            pod: object.spec.target.pod.name.clone(),
+            pod: object.spec.pod().unwrap_or_default().to_owned(),
             token: value("token")?,
             kubeconfig,
             object,

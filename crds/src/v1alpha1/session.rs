@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 
-/// Access for one person to one container of one pod, for a limited time.
+/// Access for one person to one container of one pod, or to the recordings of one session, for a limited time.
 ///
 /// The spec is immutable but for `revoked`, which may go from `false` to `true`.
 // API servers before 1.25 drop the CEL rules below: whoever changes one changes `rules::check`, too.
@@ -28,7 +28,7 @@ use crate::duration;
     namespaced,
     status = "ConsoleSessionStatus",
     derive = "PartialEq",
-    doc = "Access for one person to one container of one pod, for a limited time. The spec is immutable but for `revoked`.",
+    doc = "Access for one person to one container of one pod, or to the recordings of one session, for a limited time. The spec is immutable but for `revoked`.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must be no longer than 63 characters"),
     printcolumn = r#"{"name":"User","type":"string","jsonPath":".spec.user","description":"Who may use it"}"#,
     printcolumn = r#"{"name":"Pod","type":"string","jsonPath":".spec.target.pod.name"}"#,
@@ -40,7 +40,7 @@ use crate::duration;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(
-    validation = Rule::new("self.user == oldSelf.user && self.target == oldSelf.target && self.mode == oldSelf.mode && self.duration == oldSelf.duration && self.idleTimeout == oldSelf.idleTimeout && self.maxConnections == oldSelf.maxConnections && has(self.command) == has(oldSelf.command) && (!has(self.command) || self.command == oldSelf.command) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason) && has(self.notBefore) == has(oldSelf.notBefore) && (!has(self.notBefore) || self.notBefore == oldSelf.notBefore) && has(self.notAfter) == has(oldSelf.notAfter) && (!has(self.notAfter) || self.notAfter == oldSelf.notAfter) && has(self.ttlAfterFinished) == has(oldSelf.ttlAfterFinished) && (!has(self.ttlAfterFinished) || self.ttlAfterFinished == oldSelf.ttlAfterFinished)")
+    validation = Rule::new("self.user == oldSelf.user && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.observe) == has(oldSelf.observe) && (!has(self.observe) || self.observe == oldSelf.observe) && self.mode == oldSelf.mode && self.duration == oldSelf.duration && self.idleTimeout == oldSelf.idleTimeout && self.maxConnections == oldSelf.maxConnections && has(self.command) == has(oldSelf.command) && (!has(self.command) || self.command == oldSelf.command) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason) && has(self.notBefore) == has(oldSelf.notBefore) && (!has(self.notBefore) || self.notBefore == oldSelf.notBefore) && has(self.notAfter) == has(oldSelf.notAfter) && (!has(self.notAfter) || self.notAfter == oldSelf.notAfter) && has(self.ttlAfterFinished) == has(oldSelf.ttlAfterFinished) && (!has(self.ttlAfterFinished) || self.ttlAfterFinished == oldSelf.ttlAfterFinished)")
         .message("spec is immutable but for revoked; make a new session instead"),
     validation = Rule::new("self.revoked || !oldSelf.revoked").message("revoked cannot be taken back; make a new session instead"),
     validation = Rule::new("self.user != 'system:anonymous'").message("user must be somebody: system:anonymous is everybody"),
@@ -50,8 +50,13 @@ use crate::duration;
         .message("idleTimeout must be between 10s and 24h"),
     validation = Rule::new("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter")
         .message("notBefore must be earlier than notAfter"),
-    validation = Rule::new("self.mode != 'Attach' || !has(self.command) || size(self.command) == 0")
-        .message("command has no meaning with mode Attach, which starts no process"),
+    validation = Rule::new("self.mode == 'Observe' || has(self.target)").message("target must say which pod to open"),
+    validation = Rule::new("self.mode != 'Observe' || !has(self.target)")
+        .message("target has no meaning with mode Observe, which opens no pod"),
+    validation = Rule::new("(self.mode == 'Observe') == has(self.observe)")
+        .message("observe must say which session to look at with mode Observe, and has no meaning with another"),
+    validation = Rule::new("self.mode == 'Exec' || !has(self.command) || size(self.command) == 0")
+        .message("command has no meaning with mode Attach or Observe, which start no process"),
     validation = Rule::new("!has(self.command) || size(self.command) == 0 || self.command[0] != ''")
         .message("command must begin with the program to run"),
     validation = Rule::new("!has(self.ttlAfterFinished) || (duration(self.ttlAfterFinished) >= duration('0s') && duration(self.ttlAfterFinished) <= duration('720h'))")
@@ -63,13 +68,20 @@ pub struct ConsoleSessionSpec {
     /// `alice@example.com`. 1 to 512 characters; not `system:anonymous`.
     #[schemars(length(min = 1, max = 512))]
     pub user: String,
-    /// What to open.
-    pub target: Target,
-    /// How to open it: `Exec` or `Attach`. Default: `Exec`.
+    /// What to open. Required, but for `mode: Observe`, which has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "without_null::<Target>")]
+    pub target: Option<Target>,
+    /// How to open it: `Exec` or `Attach`; or `Observe`, which opens no pod but lets one look at another session: its
+    /// recordings, and what it does now. Default: `Exec`.
     #[serde(default)]
     pub mode: Mode,
+    /// What to look at. With `mode: Observe`, and only then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "without_null::<Observe>")]
+    pub observe: Option<Observe>,
     /// If set, the only argv allowed, compared item by item. If unset or empty, any. At most 64 items of 4096
-    /// characters each. Not with `mode: Attach`.
+    /// characters each. Only with `mode: Exec`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
@@ -129,6 +141,25 @@ fn default_max_connections() -> u32 {
     4
 }
 
+impl ConsoleSessionSpec {
+    /// Name of the pod to open; `None` with `mode: Observe`.
+    #[must_use]
+    pub fn pod(&self) -> Option<&str> {
+        self.target.as_ref().map(|target| target.pod.name.as_str())
+    }
+
+    /// Name of the only container that may be entered, if there is but one.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        self.target.as_ref()?.container.as_deref()
+    }
+}
+
+/// As the derived schema of the type inside the option, without `nullable`: CEL's `has` is true for a null.
+fn without_null<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
+}
+
 /// As the derived schema, but without `nullable`: CEL's `has` is true for a null.
 fn time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
@@ -168,6 +199,19 @@ pub struct PodTarget {
     pub name: String,
 }
 
+/// What a session of `mode: Observe` looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observe {
+    /// Name of a session in the same namespace, 1 to 63 characters. It may be created later; once access began, it is that
+    /// very session, and no later one of its name.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub session: String,
+}
+
 /// How a session opens its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
@@ -176,6 +220,8 @@ pub enum Mode {
     Exec,
     /// Attach to the container's own process (`pods/attach`).
     Attach,
+    /// Look at the recordings of another session, and at what it does now; opens no pod.
+    Observe,
 }
 
 /// What the operator made of a session.
@@ -195,6 +241,9 @@ pub struct ConsoleSessionStatus {
     /// The pod the grant names. It never changes once set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ResolvedTarget>,
+    /// The session the grant lets one look at, with `mode: Observe`. It never changes once set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<ObservedSession>,
     /// Where the user finds the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
@@ -371,6 +420,16 @@ impl ResolvedTarget {
     pub fn admits(&self, container: &str) -> bool {
         self.container == container || self.containers.iter().any(|name| name == container)
     }
+}
+
+/// The session a grant of `mode: Observe` names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedSession {
+    /// Its name.
+    pub session: String,
+    /// Its UID; a later session of the same name is another.
+    pub uid: String,
 }
 
 /// Where the user finds the token.

@@ -376,7 +376,8 @@ async fn the_summary_counts_connections_and_holds_nothing_secret() {
         summary,
         serde_json::json!({
             "namespace": "shop", "name": "fix-cart", "user": "alice@example.com", "reason": null, "mode": "Exec", "command": [],
-            "target": {"pod": "web", "container": "app", "containers": ["app"]}, "phase": "Ready", "notBefore": null,
+            "target": {"pod": "web", "container": "app", "containers": ["app"]}, "observed": null,
+            "phase": "Ready", "notBefore": null,
             "expiresAt": "2030-01-01T01:00:00Z", "idleTimeoutSeconds": 900, "maxConnections": 4, "connectionsHere": 1,
             "recorded": false, "now": null,
         })

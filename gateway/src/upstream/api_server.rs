@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use super::dial::{Endpoint, Handshake};
 use super::sign::Signer;
-use super::{Call, DialError, query, segment, verb};
+use super::{Call, DialError, query, segment};
 use crate::bridge::Leg;
 use crate::pods::Pods;
 use crate::transport::Transport;
@@ -87,7 +87,7 @@ impl ApiServer {
             self.prefix,
             segment(&call.session.namespace),
             segment(&call.target.pod),
-            verb(call.action),
+            call.action.verb(),
             query(
                 call,
                 Some(&call.target.container),
@@ -136,10 +136,10 @@ fn endpoint(config: &Config) -> Result<Endpoint, ConfigError> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use drawbridge_crds::v1alpha1::Mode;
     use drawbridge_protocol::transcode::Streams;
 
     use super::*;
+    use crate::route::Action;
     use crate::session::tests::ready;
 
     #[test]
@@ -185,7 +185,7 @@ pub(super) mod tests {
         let call = Call {
             session: &session,
             target: &target,
-            action: Mode::Exec,
+            action: Action::Exec,
             command: &argv,
             streams,
             connection: "",
@@ -196,7 +196,7 @@ pub(super) mod tests {
              &container=app&stdin=1&stdout=1&stderr=1"
         );
         let call = Call {
-            action: Mode::Attach,
+            action: Action::Attach,
             command: &[],
             streams: Streams {
                 tty: true,

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::dial::{Endpoint, Handshake};
 use super::sign::Signer;
-use super::{Call, DialError, query, segment, verb};
+use super::{Call, DialError, query, segment};
 use crate::bridge::Leg;
 use crate::metrics::Metrics;
 use crate::reload::Reloading;
@@ -239,7 +239,7 @@ fn address(node: &Node) -> Option<Address> {
 fn target(call: &Call<'_>) -> String {
     format!(
         "/{}/{}/{}/{}/{}?{}",
-        verb(call.action),
+        call.action.verb(),
         segment(&call.session.namespace),
         segment(&call.target.pod),
         segment(&call.target.pod_uid),
@@ -250,10 +250,10 @@ fn target(call: &Call<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use drawbridge_crds::v1alpha1::Mode;
     use drawbridge_protocol::transcode::Streams;
 
     use super::*;
+    use crate::route::Action;
     use crate::session::tests::ready;
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
         let mut call = Call {
             session: &session,
             target: &granted,
-            action: Mode::Exec,
+            action: Action::Exec,
             command: &argv,
             streams: Streams {
                 stdin: true,
@@ -281,7 +281,7 @@ mod tests {
         call.streams.tty = false;
         call.streams.stdin = false;
         call.command = &[];
-        call.action = Mode::Attach;
+        call.action = Action::Attach;
         assert_eq!(target(&call), "/attach/shop/web/p-1/app?output=1&error=1");
     }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Ctx, Error, in_time};
 use crate::cache::Cache;
-use crate::grant::{self, Bound, Grant, Made, Names};
+use crate::grant::{self, Bound, Grant, Made, Names, PodAccess};
 use crate::metrics::Verb;
 use crate::{FIELD_MANAGER, Guarded};
 
@@ -38,13 +38,21 @@ pub(super) async fn open(
     let Grant {
         account,
         anchor,
-        role,
-        binding,
+        pod,
         user_role,
         user_binding,
     } = wanted; // no `..`: a new object must be handled here
+    let names = Names::of(session).ok_or(Error::NeverStored)?;
     let watches = &ctx.watches;
     let beside = async {
+        let Some(PodAccess { role, binding }) = pod else {
+            // It never had any: but whatever bears the names of such rights goes.
+            let namespace = session.namespace().unwrap_or_default();
+            let name = &names.grant;
+            remove(ctx, &watches.bindings, "RoleBinding", &namespace, name).await?;
+            remove(ctx, &watches.roles, "Role", &namespace, name).await?;
+            return Ok([None, None]);
+        };
         // A role before the binding that names it: there is no moment in which a binding gives what nobody decided.
         let role = ensure(ctx, &watches.roles, "Role", role).await?;
         let binding = ensure(ctx, &watches.bindings, "RoleBinding", binding).await?;

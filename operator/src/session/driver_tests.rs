@@ -50,6 +50,40 @@ async fn a_grant_is_made_in_an_order_in_which_nothing_is_ever_too_much() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_who_looks_at_a_session_gets_a_token_and_no_right_in_the_cluster() {
+    let world = World::new();
+    world.change(SESSION, |session| {
+        session["spec"] = json!({
+            "user": "alice@example.com", "mode": "Observe", "observe": {"session": "fix-cart"},
+        });
+    });
+    let mut world = World::on(world.api.clone());
+    world.pass().await.expect("waits");
+    assert_eq!(world.status()["phase"], "Pending");
+    let other = SESSION.replace("/shell", "/fix-cart");
+    world.api.put(
+        &other,
+        json!({"metadata": {"name": "fix-cart", "namespace": "shop", "uid": "0bse-1"}}),
+    );
+    world.watch();
+    world.pass().await.expect("granted");
+    let status = world.status();
+    assert_eq!(
+        (&status["phase"], &status["observed"]["uid"]),
+        (&json!("Ready"), &json!("0bse-1"))
+    );
+    assert!(world.api.get(SECRET).is_some() && world.api.get(ACCOUNT).is_some());
+    assert_eq!((world.api.get(ROLE), world.api.get(BINDING)), (None, None));
+    world.watch();
+    world.api.log();
+    world.pass().await.expect("at rest");
+    assert_eq!(world.api.log(), Vec::<String>::new(), "at rest");
+    world.revoke();
+    world.pass().await.expect("ended");
+    assert!(world.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_rest_nothing_is_written_or_read() {
     let mut world = World::new();
     world.pass().await.expect("granted");

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use drawbridge_crds::v1alpha1::ConsoleSession;
+use drawbridge_crds::v1alpha1::{ConsoleSession, ObservedSession};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
-use super::plan::{Observed, PodLife, PodSeen, granted_pod, needs_pod};
+use super::plan::{Observed, PodLife, PodSeen, granted_pod, needs_subject};
 use super::{Ctx, Error, in_time};
+use crate::Guarded;
 
 /// The pod's annotation that names the container to enter by default; kubectl reads the same.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -17,12 +18,12 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Reads everything the decision needs: from the watch caches, but for a pod that is about to be granted or seems lost.
 pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Observed, Error> {
     let now = Timestamp::now();
-    let pod = if needs_pod(&session, now) {
-        // First say that the pod matters, then look: a change in between wakes us again.
+    let (pod, other) = if needs_subject(&session, now) {
+        // First say that the pod or session matters, then look: a change in between wakes us again.
         ctx.watches.interest.register(&session);
-        pod(ctx, &session).await?
+        (pod(ctx, &session).await?, other(ctx, &session).await?)
     } else {
-        None
+        (None, None)
     };
     let namespace = session.namespace().unwrap_or_default();
     let namespace = ctx.watches.namespaces.get(&ObjectRef::new(&namespace));
@@ -32,6 +33,7 @@ pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Ob
         session,
         pod,
         recording: ctx.recording,
+        other,
         now,
     })
 }
@@ -39,8 +41,10 @@ pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Ob
 /// The pod of the target's name. The cache may say that a granted session's pod lives, or is being deleted; that it is
 /// gone or another is asked of the API server, because the cache may be the one that is behind.
 async fn pod(ctx: &Ctx, session: &ConsoleSession) -> Result<Option<PodSeen>, Error> {
+    let Some(name) = session.spec.pod() else {
+        return Ok(None);
+    };
     let namespace = session.namespace().unwrap_or_default();
-    let name = &session.spec.target.pod.name;
     let cached = ctx
         .watches
         .pods
@@ -59,10 +63,41 @@ async fn pod(ctx: &Ctx, session: &ConsoleSession) -> Result<Option<PodSeen>, Err
     found
         .map_err(|source| Error::Read {
             what: "pod",
-            name: name.clone(),
+            name: name.to_owned(),
             source,
         })
         .map(|pod| pod.map(facts))
+}
+
+/// The session that one of `mode: Observe` names, unless that is granted already. Asked of the API server: what the cache
+/// shows may be a deleted one of the same name.
+async fn other(ctx: &Ctx, session: &ConsoleSession) -> Result<Option<ObservedSession>, Error> {
+    let granted = session
+        .status
+        .as_ref()
+        .is_some_and(|status| status.observed.is_some());
+    let Some(name) = session.spec.observe.as_ref().map(|other| &other.session) else {
+        return Ok(None);
+    };
+    if granted {
+        return Ok(None);
+    }
+    let namespace = session.namespace().unwrap_or_default();
+    let sessions: Api<Guarded> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found = in_time("session", name, sessions.get_opt(name)).await?;
+    let found = found.map_err(|source| Error::Read {
+        what: "session",
+        name: name.clone(),
+        source,
+    })?;
+    Ok(found.and_then(|found| {
+        let meta = found.meta();
+        meta.deletion_timestamp.is_none().then_some(())?;
+        Some(ObservedSession {
+            session: name.clone(),
+            uid: meta.uid.clone()?,
+        })
+    }))
 }
 
 fn facts(pod: Pod) -> PodSeen {

@@ -2,7 +2,8 @@
 
 use drawbridge_crds::rules;
 use drawbridge_crds::v1alpha1::{
-    ConsoleSession, ConsoleSessionSpec, EndReason, Mode, Phase, RecordingTerms, ResolvedTarget,
+    ConsoleSession, ConsoleSessionSpec, EndReason, Mode, ObservedSession, Phase, RecordingTerms,
+    ResolvedTarget,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -15,10 +16,12 @@ pub struct Observed {
     pub session: Arc<ConsoleSession>,
     /// Whether its namespace is being deleted.
     pub namespace_deleting: bool,
-    /// The pod of the target's name. Looked for only when [`needs_pod`].
+    /// The pod of the target's name. Looked for only when [`needs_subject`].
     pub pod: Option<PodSeen>,
     /// How connections of sessions granted now are recorded.
     pub recording: RecordingTerms,
+    /// The session that one of `mode: Observe` names. Looked for only before its grant.
+    pub other: Option<ObservedSession>,
     /// When all this was read.
     pub now: Timestamp,
 }
@@ -78,10 +81,10 @@ pub struct Plan {
 pub enum Access {
     /// Not yet, or not any more.
     Closed,
-    /// To this pod, between these times.
+    /// To this pod or session, between these times.
     Open {
-        /// The pod the grant names.
-        target: ResolvedTarget,
+        /// What the grant names.
+        subject: Subject,
         /// When access began.
         granted_at: Timestamp,
         /// When it ends.
@@ -91,17 +94,26 @@ pub enum Access {
     },
 }
 
+/// What a grant names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A pod to open.
+    Pod(ResolvedTarget),
+    /// A session to look at: no pod may be opened.
+    Session(ObservedSession),
+}
+
 /// The grant the status records.
-struct Granted<'a> {
-    target: &'a ResolvedTarget,
+struct Granted {
+    subject: Subject,
     since: Timestamp,
     expires_at: Timestamp,
     recording: Option<RecordingTerms>,
 }
 
-/// Whether the decision depends on the pod.
+/// Whether the decision depends on the pod, or, with `mode: Observe`, on the session to look at.
 #[must_use]
-pub fn needs_pod(session: &ConsoleSession, now: Timestamp) -> bool {
+pub fn needs_subject(session: &ConsoleSession, now: Timestamp) -> bool {
     let waits = session
         .spec
         .not_before
@@ -116,7 +128,9 @@ pub fn needs_pod(session: &ConsoleSession, now: Timestamp) -> bool {
 /// The pod a granted session stands on; `None` before the grant.
 #[must_use]
 pub fn granted_pod(session: &ConsoleSession) -> Option<&str> {
-    granted(session).map(|granted| granted.target.pod_uid.as_str())
+    granted(session)?;
+    let target = session.status.as_ref()?.target.as_ref()?;
+    Some(target.pod_uid.as_str())
 }
 
 /// How and when the session ended, as its status records it: final, whatever else the object says by now.
@@ -136,11 +150,15 @@ fn final_end(session: &ConsoleSession) -> Option<(EndReason, Option<Timestamp>)>
         .map(|reason| (reason, at))
 }
 
-fn granted(session: &ConsoleSession) -> Option<Granted<'_>> {
+fn granted(session: &ConsoleSession) -> Option<Granted> {
     let status = session.status.as_ref()?;
     let since = status.granted_at.as_ref()?.0;
+    let subject = match session.spec.mode {
+        Mode::Exec | Mode::Attach => Subject::Pod(status.target.clone()?),
+        Mode::Observe => Subject::Session(status.observed.clone()?),
+    };
     Some(Granted {
-        target: status.target.as_ref()?,
+        subject,
         since,
         // Never later than the spec allows, whatever the status says.
         expires_at: expiry(session, since)?.min(status.expires_at.as_ref()?.0),
@@ -172,7 +190,7 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 /// # Guarantees
 /// - An ended session stays ended, for the reason and at the time first recorded.
 /// - Access is open only at or after `notBefore`, before `notAfter`, and before `expiresAt`.
-/// - It is open only to the pod it was first granted for.
+/// - It is open only to the pod, or the session, it was first granted for.
 #[must_use]
 pub fn plan(seen: &Observed) -> Plan {
     let session = &*seen.session;
@@ -203,22 +221,27 @@ fn taken_away(seen: &Observed) -> Option<EndReason> {
     }
 }
 
-fn keep(seen: &Observed, granted: &Granted<'_>) -> Plan {
+fn keep(seen: &Observed, granted: &Granted) -> Plan {
     if seen.now >= granted.expires_at {
         return over(seen, EndReason::Expired, None);
     }
-    let lost = match &seen.pod {
-        None => Some(EndReason::PodDeleted),
-        Some(pod) if pod.uid != granted.target.pod_uid => Some(EndReason::PodReplaced),
-        Some(pod) if pod.deleting => Some(EndReason::PodDeleted),
-        Some(pod) if pod.life == PodLife::Finished => Some(EndReason::PodFinished),
-        Some(_) => None,
+    let lost = match (&granted.subject, &seen.pod) {
+        (Subject::Pod(_), None) => Some(EndReason::PodDeleted),
+        (Subject::Pod(target), Some(pod)) if pod.uid != target.pod_uid => {
+            Some(EndReason::PodReplaced)
+        }
+        (Subject::Pod(_), Some(pod)) if pod.deleting => Some(EndReason::PodDeleted),
+        (Subject::Pod(_), Some(pod)) if pod.life == PodLife::Finished => {
+            Some(EndReason::PodFinished)
+        }
+        // Recordings outlive their session.
+        (Subject::Session(_), _) | (Subject::Pod(_), Some(_)) => None,
     };
     match lost {
         Some(reason) => over(seen, reason, None),
         None => open(
             seen,
-            granted.target.clone(),
+            granted.subject.clone(),
             granted.since,
             granted.expires_at,
             granted.recording,
@@ -238,7 +261,15 @@ fn wait_or_grant(seen: &Observed) -> Plan {
             ..waiting(seen, "Scheduled", format!("access is granted at {}", at.0))
         };
     }
-    let name = &spec.target.pod.name;
+    let name = match (spec.pod(), &spec.observe, &seen.other) {
+        (Some(name), ..) => name,
+        (None, _, Some(other)) => return grant(seen, Subject::Session(other.clone())),
+        (None, observe, None) => {
+            let name = observe.as_ref().map_or("", |observe| &observe.session);
+            let message = format!("session {name} does not exist (yet)");
+            return waiting(seen, "SessionNotFound", message);
+        }
+    };
     let pod = match &seen.pod {
         None => {
             return waiting(
@@ -281,17 +312,26 @@ fn wait_or_grant(seen: &Observed) -> Plan {
     let Some(container) = containers.first().cloned() else {
         return over(seen, EndReason::ContainerNotFound, None);
     };
+    let target = ResolvedTarget {
+        pod: name.to_owned(),
+        pod_uid: pod.uid.clone(),
+        container,
+        containers,
+        node: node.clone(),
+    };
+    grant(seen, Subject::Pod(target))
+}
+
+/// Access begins now.
+fn grant(seen: &Observed, subject: Subject) -> Plan {
     let granted_at = whole_seconds(seen.now);
     match expiry(&seen.session, granted_at) {
         Some(expires_at) if seen.now < expires_at => {
-            let target = ResolvedTarget {
-                pod: name.clone(),
-                pod_uid: pod.uid.clone(),
-                container,
-                containers,
-                node: node.clone(),
+            let recording = match subject {
+                Subject::Pod(_) => Some(seen.recording),
+                Subject::Session(_) => None, // there are no connections to record
             };
-            open(seen, target, granted_at, expires_at, Some(seen.recording))
+            open(seen, subject, granted_at, expires_at, recording)
         }
         _ => over(seen, EndReason::WindowMissed, None),
     }
@@ -299,8 +339,8 @@ fn wait_or_grant(seen: &Observed) -> Plan {
 
 /// The containers a session may enter, the default one first: the one its spec names, else all but those that must be named.
 fn allowed(spec: &ConsoleSessionSpec, containers: &[String], named_only: &[String]) -> Vec<String> {
-    let allowed = |name: &&String| match &spec.target.container {
-        Some(wanted) => *name == wanted,
+    let allowed = |name: &&String| match spec.container() {
+        Some(wanted) => name.as_str() == wanted,
         // The default one may be a sidecar that the pod's annotation names.
         None => Some(*name) == containers.first() || !named_only.contains(name),
     };
@@ -321,20 +361,23 @@ fn waiting(seen: &Observed, reason: &'static str, message: String) -> Plan {
 
 fn open(
     seen: &Observed,
-    target: ResolvedTarget,
+    subject: Subject,
     granted_at: Timestamp,
     expires_at: Timestamp,
     recording: Option<RecordingTerms>,
 ) -> Plan {
     let spec = &seen.session.spec;
-    let may = match spec.mode {
-        Mode::Exec => "exec into",
-        Mode::Attach => "attach to",
-    };
-    Plan {
-        message: format!(
-            "{} may {may} {} {} of pod {} until {expires_at}",
-            spec.user,
+    let may = match (&subject, spec.mode) {
+        (Subject::Session(other), _) => {
+            format!("look at session {} and its recordings", other.session)
+        }
+        (Subject::Pod(target), mode) => format!(
+            "{} {} {} of pod {}",
+            if mode == Mode::Attach {
+                "attach to"
+            } else {
+                "exec into"
+            },
             if target.containers.len() > 1 {
                 "containers"
             } else {
@@ -343,8 +386,11 @@ fn open(
             target.containers.join(", "),
             target.pod
         ),
+    };
+    Plan {
+        message: format!("{} may {may} until {expires_at}", spec.user),
         access: Access::Open {
-            target,
+            subject,
             granted_at,
             expires_at,
             recording,
@@ -384,7 +430,7 @@ fn over(seen: &Observed, reason: EndReason, at: Option<Timestamp>) -> Plan {
 
 /// How an end is told: phase, a word, a sentence.
 fn told(session: &ConsoleSession, reason: EndReason) -> (Phase, &'static str, String) {
-    let pod = &session.spec.target.pod.name;
+    let pod = session.spec.pod().unwrap_or_default();
     match reason {
         EndReason::Expired => (Phase::Expired, "Expired", "access ended at its time".into()),
         EndReason::WindowMissed => (
@@ -428,7 +474,7 @@ fn told(session: &ConsoleSession, reason: EndReason) -> (Phase, &'static str, St
             "ContainerNotFound",
             format!(
                 "pod {pod} has no container {}",
-                session.spec.target.container.as_deref().unwrap_or("at all")
+                session.spec.container().unwrap_or("at all")
             ),
         ),
         EndReason::InvalidSpec => {

@@ -44,7 +44,21 @@ fn seen(session: ConsoleSession, now: i64) -> Observed {
         namespace_deleting: false,
         pod: Some(running()),
         recording: RecordingTerms::default(),
+        other: None,
         now: at(now),
+    }
+}
+
+/// The pod that access is open to, and between which times.
+fn open_to(plan: &Plan) -> (&ResolvedTarget, Timestamp, Timestamp) {
+    match &plan.access {
+        Access::Open {
+            subject: Subject::Pod(target),
+            granted_at,
+            expires_at,
+            ..
+        } => (target, *granted_at, *expires_at),
+        other => panic!("not open to a pod: {other:?}"),
     }
 }
 
@@ -112,15 +126,7 @@ fn a_grant_begins_now_and_ends_after_its_duration_or_with_its_window() {
         (json!({"notAfter": "2027-01-15T08:10:00.9Z"}), NOON + 600),
     ] {
         let plan = plan(&seen(session(spec.clone()), NOON));
-        let Access::Open {
-            target,
-            granted_at,
-            expires_at,
-            ..
-        } = plan.access
-        else {
-            panic!("{spec}: {plan:?}");
-        };
+        let (target, granted_at, expires_at) = open_to(&plan);
         assert_eq!((granted_at, expires_at), (at(NOON), at(expires)), "{spec}");
         assert_eq!(
             (target.pod_uid.as_str(), target.container.as_str()),
@@ -239,9 +245,7 @@ fn the_named_container_is_granted_and_no_other_or_all_that_need_no_name() {
         (target(None), "main", &["main", "log"]),
     ] {
         let plan = plan(&seen(session(spec), NOON));
-        let Access::Open { target, .. } = plan.access else {
-            panic!("granted");
-        };
+        let (target, ..) = open_to(&plan);
         assert_eq!(target.container, default);
         assert_eq!(target.containers, all);
         assert!(plan.message.contains(&all.join(", ")), "{}", plan.message);
@@ -257,10 +261,67 @@ fn a_default_container_that_is_a_sidecar_needs_no_name() {
         named_only: vec!["proxy".into(), "debugger".into()],
         node: "node-1".into(),
     };
-    let Access::Open { target, .. } = plan(&seen).access else {
-        panic!("granted");
+    assert_eq!(open_to(&plan(&seen)).0.containers, ["proxy", "main"]);
+}
+
+/// A session that looks at another; `found`: the UID of that one.
+fn observing(found: Option<&str>) -> Observed {
+    let mut session = session(json!({"mode": "Observe", "observe": {"session": "fix-cart"}}));
+    session.spec.target = None;
+    Observed {
+        pod: None,
+        other: found.map(|uid| ObservedSession {
+            session: "fix-cart".into(),
+            uid: uid.into(),
+        }),
+        ..seen(session, NOON)
+    }
+}
+
+#[test]
+fn one_who_looks_waits_for_the_session_and_then_keeps_that_very_one() {
+    let waiting = plan(&observing(None));
+    assert_eq!(
+        (waiting.phase, waiting.reason, &waiting.access),
+        (Phase::Pending, "SessionNotFound", &Access::Closed)
+    );
+    let granted = plan(&observing(Some("one")));
+    let Access::Open {
+        subject: Subject::Session(other),
+        expires_at,
+        ..
+    } = &granted.access
+    else {
+        panic!("{granted:?}");
     };
-    assert_eq!(target.containers, ["proxy", "main"]);
+    assert_eq!((other.uid.as_str(), *expires_at), ("one", at(NOON + 3600)));
+    assert_eq!(
+        granted.message,
+        format!(
+            "alice@example.com may look at session fix-cart and its recordings until {expires_at}"
+        )
+    );
+    // Whatever has its name later, and though it is gone.
+    for found in [Some("two"), None] {
+        let mut later = observing(found);
+        let session = Arc::make_mut(&mut later.session);
+        session.status = Some(ConsoleSessionStatus {
+            observed: Some(other.clone()),
+            granted_at: Some(Time(at(NOON))),
+            expires_at: Some(Time(*expires_at)),
+            ..ConsoleSessionStatus::default()
+        });
+        assert_eq!(plan(&later).access, granted.access, "{found:?}");
+    }
+}
+
+#[test]
+fn one_who_looks_is_granted_no_pod_whatever_its_status_says() {
+    let mut seen = observing(None);
+    let session = Arc::make_mut(&mut seen.session);
+    session.status = granted(|_| ()).status;
+    seen.pod = Some(running());
+    assert_eq!(plan(&seen).access, Access::Closed);
 }
 
 #[test]
@@ -374,7 +435,7 @@ fn an_ended_session_stays_ended_whatever_its_status_is_made_to_say() {
     ];
     for (case, change) in traces.into_iter().enumerate() {
         let session = granted(|session| change(session.status.as_mut().expect("granted")));
-        assert!(!needs_pod(&session, at(NOON + 5)), "case {case}");
+        assert!(!needs_subject(&session, at(NOON + 5)), "case {case}");
         let plan = plan(&seen(session, NOON + 5));
         assert_eq!(plan.access, Access::Closed, "case {case}");
         assert!(plan.ended.is_some(), "case {case}");
@@ -423,13 +484,13 @@ fn an_ended_session_is_deleted_when_its_time_to_live_is_over() {
 
 #[test]
 fn the_pod_is_looked_for_only_when_it_matters() {
-    assert!(needs_pod(&session(json!({})), at(NOON)));
-    assert!(needs_pod(&granted(|_| ()), at(NOON)));
-    assert!(!needs_pod(
+    assert!(needs_subject(&session(json!({})), at(NOON)));
+    assert!(needs_subject(&granted(|_| ()), at(NOON)));
+    assert!(!needs_subject(
         &session(json!({"notBefore": "2027-01-15T08:00:01Z"})),
         at(NOON)
     ));
-    assert!(!needs_pod(&session(json!({"revoked": true})), at(NOON)));
+    assert!(!needs_subject(&session(json!({"revoked": true})), at(NOON)));
 }
 
 prop_compose! {
@@ -477,6 +538,7 @@ prop_compose! {
                 other => Some(PodSeen { life: lives[other - 4].clone(), ..running() }),
             },
             recording: RecordingTerms::default(),
+            other: None,
             now: Timestamp::new(NOON + now, nanos).expect("in range"),
         }
     }
@@ -489,7 +551,10 @@ proptest! {
     fn access_is_never_open_outside_its_bounds(seen in observed()) {
         let plan = plan(&seen);
         let spec = &seen.session.spec;
-        if let Access::Open { target, granted_at, expires_at, .. } = &plan.access {
+        if let Access::Open { subject, granted_at, expires_at, .. } = &plan.access {
+            let Subject::Pod(target) = subject else {
+                panic!("not asked for: {subject:?}");
+            };
             prop_assert!(seen.now < *expires_at);
             prop_assert!(spec.not_after.as_ref().is_none_or(|at| seen.now < at.0 && *expires_at <= at.0));
             let duration = std::time::Duration::from(spec.duration);
@@ -525,6 +590,7 @@ proptest! {
                 session: Arc::new(session),
                 now: seen.now + SignedDuration::from_secs(later),
                 pod: Some(running()),
+                other: None,
                 namespace_deleting: false,
                 recording: RecordingTerms::default(),
             });

@@ -10,7 +10,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::apply::{Applied, write};
-use super::plan::{Access, Observed, Plan};
+use super::plan::{Access, Observed, Plan, Subject};
 use super::{CALL_TIMEOUT, Ctx, Error, remember};
 use crate::metrics::{ErrorKind, Verb};
 use crate::watches::chain;
@@ -57,6 +57,7 @@ pub(super) fn status(
         conditions,
         // After the end, what was granted stays on record.
         target: old.target,
+        observed: old.observed,
         granted_at: old.granted_at,
         expires_at: old.expires_at,
         credential: applied.map(|applied| Credential {
@@ -69,13 +70,16 @@ pub(super) fn status(
         recordings: old.recordings,
     };
     if let Access::Open {
-        target,
+        subject,
         granted_at,
         expires_at,
         recording,
     } = &plan.access
     {
-        status.target = Some(target.clone());
+        match subject {
+            Subject::Pod(target) => status.target = Some(target.clone()),
+            Subject::Session(other) => status.observed = Some(other.clone()),
+        }
         status.granted_at = Some(Time(*granted_at));
         status.expires_at = Some(Time(*expires_at));
         status.recording = *recording;
@@ -270,6 +274,7 @@ mod tests {
             namespace_deleting: false,
             pod: None,
             recording: drawbridge_crds::v1alpha1::RecordingTerms::default(),
+            other: None,
             now: at(now),
         }
     }
