@@ -13,6 +13,7 @@
 //! each way. Nothing here knows about tokens, sessions or Kubernetes.
 
 mod end;
+mod heard;
 mod outbound;
 mod relay;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use self::relay::{End, Relay};
+use crate::record::Tap;
 
 /// One side of the bridge, after its handshake.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub struct Limits {
     /// How often an empty message resets the API server's and the runtime's idle timer (4 h), which pings do not.
     /// Default 30 min.
     pub nudge: Duration,
+    /// How long a connection that must be recorded waits for its recorder before it ends. Default 5 s.
+    pub record: Duration,
     /// How long an ending connection waits for the last writes, and for the peer's Close. Default 5 s.
     pub close_grace: Duration,
     /// The least time between two resizes sent upstream. Default 50 ms.
@@ -87,6 +91,7 @@ impl Default for Limits {
             silence: Duration::from_mins(1),
             stall: Duration::from_mins(10),
             nudge: Duration::from_mins(30),
+            record: Duration::from_secs(5),
             close_grace: Duration::from_secs(5),
             resize: Duration::from_millis(50),
             max_message: 4 << 20,
@@ -126,6 +131,8 @@ pub enum Closed {
     Stalled,
     /// The client broke the protocol.
     Violation,
+    /// It must be recorded, and the recorder failed or fell behind for [`Limits::record`].
+    Unrecorded,
     /// The gateway cut it.
     Stopped(Stop),
 }
@@ -154,16 +161,20 @@ pub struct Tally {
 
 /// Runs until either side hangs up, a limit is reached or `stop` resolves, then closes both sides in good order.
 ///
+/// `tap` hears every byte of data before it is sent on, decoded, and every resize.
+///
 /// `notices` carries a line for the user (how long a draining gateway will wait); the latest counts.
 ///
 /// # Guarantees
 /// - No byte passes in either direction once `stop` resolved.
+/// - No byte of data passes that `tap` did not hear; while it has no room, nothing is read.
 /// - A client is told a status before Close 1000, and never an invented success; only a client that is inside a
 ///   frame of more than 48 KiB, or takes nothing for [`Limits::close_grace`], is cut without.
 pub async fn bridge<C, U>(
     client: Leg<C>,
     upstream: Leg<U>,
     settings: Settings,
+    tap: Option<Tap>,
     stop: impl Future<Output = Stop>,
     mut notices: watch::Receiver<Option<Arc<str>>>,
 ) -> Ended
@@ -172,7 +183,7 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let mut stop = pin!(stop);
-    let mut relay = Relay::new(client, upstream, &settings);
+    let mut relay = Relay::new(client, upstream, &settings, tap);
     let mut timer = pin!(sleep_until(relay.deadline()));
     let mut listening = true;
     notices.mark_changed();

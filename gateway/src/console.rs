@@ -211,7 +211,7 @@ impl Console {
                 let holds =
                     || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
                 let stop = entry.stopped(&gate.clock, holds);
-                Some(bridge(client, upstream, settings, stop, gate.open.notices()).await)
+                Some(bridge(client, upstream, settings, None, stop, gate.open.notices()).await)
             }
             None => None,
         };
@@ -273,6 +273,7 @@ fn label(closed: Closed) -> &'static str {
         Closed::Idle => "idle",
         Closed::Stalled => "stalled",
         Closed::Violation => "violation",
+        Closed::Unrecorded => "unrecorded",
         Closed::Stopped(Stop::Expired) => "expired",
         Closed::Stopped(Stop::Revoked) => "revoked",
         Closed::Stopped(Stop::SessionDeleted) => "session_deleted",

@@ -37,6 +37,7 @@ pub mod open;
 pub mod origin;
 pub mod pods;
 pub mod recall;
+pub mod record;
 pub mod refusal;
 pub mod reload;
 pub mod route;

@@ -38,6 +38,12 @@ pub trait Outbox {
     /// Appends one unfragmented data message of exactly `len` payload bytes, 1 at least, which `fill` writes.
     /// `fill` gets a slice of that length and overwrites all of it, whatever it held.
     fn message(&mut self, opcode: Opcode, len: usize, fill: impl FnOnce(&mut [u8]));
+
+    /// Hears what the next message says: `data` of `channel` (see [`channel`]), never empty, before it is encoded. For whoever
+    /// keeps a record; others need not listen.
+    fn hear(&mut self, channel: u8, data: &[u8]) {
+        let _ = (channel, data);
+    }
 }
 
 /// What the request asked for, as the upstream was asked.
@@ -84,6 +90,9 @@ fn pieces(
 
 /// Writes one message.
 fn write(protocol: Subprotocol, channel: u8, data: &[u8], to: &mut impl Outbox) {
+    if !data.is_empty() {
+        to.hear(channel, data);
+    }
     match protocol.encoding() {
         Encoding::Binary => to.message(Opcode::Binary, 1 + data.len(), |payload| {
             payload[0] = channel;

@@ -103,7 +103,7 @@ where
         // RFC 6455, section 5.5.1: echo the code. 1005 says that there was none.
         End::ClientClosed(code) => (None, if code == 1005 { 1000 } else { code }, ""),
         End::Violation(violation) => (None, violation.code, violation.reason),
-        End::Idle | End::Stalled | End::Stopped(_) => {
+        End::Idle | End::Stalled | End::Unrecorded | End::Stopped(_) => {
             relay.output.fail(&status(end), &mut relay.to_client);
             (None, 1000, "")
         }
@@ -174,6 +174,10 @@ fn status(end: End) -> Status {
             "no data went either way for the session's idleTimeout",
         ),
         End::Stalled => (Reason::Timeout, "the client did not read for too long"),
+        End::Unrecorded => (
+            Reason::ServiceUnavailable,
+            "this session must be recorded, and its recording failed",
+        ),
         End::Upstream(_) | End::ClientClosed(_) | End::ClientLost | End::Violation(_) => {
             (Reason::InternalError, "the connection ended")
         }
@@ -190,6 +194,7 @@ fn closed(end: End, outcome: Option<&Outcome>) -> Closed {
         End::Violation(_) => Closed::Violation,
         End::Idle => Closed::Idle,
         End::Stalled => Closed::Stalled,
+        End::Unrecorded => Closed::Unrecorded,
         End::Stopped(stop) => Closed::Stopped(stop),
     }
 }

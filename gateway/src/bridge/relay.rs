@@ -16,8 +16,10 @@ use drawbridge_protocol::walker::{MAX_TAIL, Payload, Step, Walker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::heard::{Heard, Passing};
 use super::outbound::Outbound;
 use super::{Leg, Limits, Settings, Stop, Tally};
+use crate::record::{Room, Tap};
 
 /// Bytes of the read buffer each thread shares among its sessions: one whole frame of any known server, twice.
 const SCRATCH: usize = 128 * 1024;
@@ -36,6 +38,8 @@ pub(super) enum End {
     Violation(Violation),
     Idle,
     Stalled,
+    /// There is no recording of what would come next, and there must be one.
+    Unrecorded,
     Stopped(Stop),
 }
 
@@ -50,6 +54,8 @@ pub(super) struct Relay<C, U> {
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) tally: Tally,
+    /// Who keeps the record, if anybody does.
+    tap: Option<Tap>,
     /// Whether a write to the far side failed.
     deaf: bool,
     due: Due,
@@ -59,6 +65,8 @@ pub(super) struct Relay<C, U> {
 /// What was received from one peer and not used yet.
 struct Inbound {
     walker: Walker,
+    /// The frame that passes, for the record.
+    passing: Passing,
     /// Bytes that came with the handshake.
     early: Bytes,
     /// The beginning of a frame. Freed as soon as the rest came.
@@ -106,6 +114,8 @@ struct Clock {
     nudged: Instant,
     /// Since when the client takes nothing although there is something for it.
     blocked: Option<Instant>,
+    /// Since when nothing is read because the record cannot follow.
+    unrecorded: Option<Instant>,
     /// When the last resize was sent.
     resized: Option<Instant>,
     /// When the far side said how the process ended, or stopped taking anything: it should close now.
@@ -116,6 +126,7 @@ impl Inbound {
     fn new(from: Sender, early: Bytes, max_message: usize) -> Self {
         Self {
             walker: Walker::new(from, max_message),
+            passing: Passing::default(),
             early,
             tail: Vec::new(),
             ping: None,
@@ -159,7 +170,12 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(client: Leg<C>, upstream: Leg<U>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        client: Leg<C>,
+        upstream: Leg<U>,
+        settings: &Settings,
+        tap: Option<Tap>,
+    ) -> Self {
         let (ours, theirs, streams) = (client.subprotocol, upstream.subprotocol, settings.streams);
         let now = Instant::now();
         Self {
@@ -172,6 +188,7 @@ where
             input: Input::new(ours, theirs, streams),
             output: Output::new(ours, theirs, streams),
             tally: Tally::default(),
+            tap,
             deaf: false,
             due: Due::default(),
             clock: Clock {
@@ -182,6 +199,7 @@ where
                 pinged: now,
                 nudged: now,
                 blocked: None,
+                unrecorded: None,
                 resized: None,
                 status: None,
             },
@@ -205,6 +223,9 @@ where
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
+            if self.room(cx) == Room::Never {
+                return Poll::Ready(End::Unrecorded);
+            }
             let end = BUFFER.with_borrow_mut(|buffer| {
                 // The pod first: its status, if it is already here, says more than a client that hung up.
                 let out = self.pod_to_client(cx, buffer);
@@ -238,6 +259,9 @@ where
                 Poll::Ready(Ok(())) if self.tell_client() => continue,
                 Poll::Ready(Ok(())) => {}
             }
+            if self.room(cx) != Room::Now {
+                break None;
+            }
             match self
                 .from_upstream
                 .poll_read(&mut self.upstream, cx, &mut buffer[filled..])
@@ -270,6 +294,11 @@ where
                 Poll::Ready(Ok(())) if self.tell_upstream() => continue,
                 Poll::Ready(Ok(())) => {}
             }
+            if self.room(cx) != Room::Now {
+                // Nobody listens, so silence proves nothing.
+                self.clock.heard = Instant::now();
+                break None;
+            }
             match self
                 .from_client
                 .poll_read(&mut self.client, cx, &mut buffer[filled..])
@@ -301,6 +330,18 @@ where
         None
     }
 
+    /// Whether what is read now can be recorded. Bytes are read only then, so none passes that is not on record.
+    fn room(&mut self, cx: &mut Context<'_>) -> Room {
+        let room = self.tap.as_mut().map_or(Room::Now, |tap| tap.poll(cx));
+        match room {
+            Room::Now => self.clock.unrecorded = None,
+            Room::Later | Room::Never => {
+                self.clock.unrecorded.get_or_insert_with(Instant::now);
+            }
+        }
+        room
+    }
+
     /// Writes what reading from the client made due to the client itself.
     fn answer_client(&mut self, cx: &mut Context<'_>) -> Option<End> {
         loop {
@@ -324,6 +365,11 @@ where
                 .step(chunk, &mut at, |channel, len| output.passes(channel, len));
             if let Ok(Step::Pass { bytes, payload }) = step {
                 self.tally.bytes_out += data_bytes(&bytes, payload);
+                if let Some(tap) = &mut self.tap {
+                    self.from_upstream
+                        .passing
+                        .hear(&chunk[bytes.clone()], payload, false, tap);
+                }
                 self.put_client(cx, &chunk[join(&mut run, bytes)])?;
                 continue;
             }
@@ -334,8 +380,8 @@ where
                         Payload::InChunk(range) => &chunk[range],
                         Payload::Assembled => self.from_upstream.walker.assembled(),
                     };
-                    self.tally.bytes_out +=
-                        self.output.message(payload, &mut self.to_client) as u64;
+                    let mut to = Heard::new(&mut self.to_client, self.tap.as_mut());
+                    self.tally.bytes_out += self.output.message(payload, &mut to) as u64;
                     self.from_upstream.walker.release();
                     if self.output.has_status() && self.clock.status.is_none() {
                         self.clock.status = Some(Instant::now());
@@ -377,6 +423,11 @@ where
                 .step(chunk, &mut at, |channel, len| input.passes(channel, len));
             if let Ok(Step::Pass { bytes, payload }) = step {
                 self.tally.bytes_in += data_bytes(&bytes, payload);
+                if let Some(tap) = &mut self.tap {
+                    self.from_client
+                        .passing
+                        .hear(&chunk[bytes.clone()], payload, true, tap);
+                }
                 self.put_upstream(cx, &chunk[join(&mut run, bytes)])?;
                 continue;
             }
@@ -387,7 +438,8 @@ where
                         Payload::InChunk(range) => &chunk[range],
                         Payload::Assembled => self.from_client.walker.assembled(),
                     };
-                    match self.input.message(payload, &mut self.to_upstream) {
+                    let mut to = Heard::new(&mut self.to_upstream, self.tap.as_mut());
+                    match self.input.message(payload, &mut to) {
                         Ok(Taken::Stdin(bytes)) => self.tally.bytes_in += bytes as u64,
                         Ok(Taken::StdinEnd | Taken::Resize | Taken::Nothing) => {}
                         Err(violation) => break Err(End::Violation(violation)),
@@ -443,7 +495,9 @@ where
             self.to_client.control(opcode, &[]);
         }
         if let Some(text) = self.due.notice.take() {
-            self.output.notice(&text, &mut self.to_client);
+            // The user sees it, so it is on record, too.
+            let mut to = Heard::new(&mut self.to_client, self.tap.as_mut());
+            self.output.notice(&text, &mut to);
         }
         !self.to_client.is_empty()
     }
@@ -468,6 +522,9 @@ where
             self.due.size = None;
             self.clock.resized = Some(Instant::now());
             self.input.encode_resize(size, &mut self.to_upstream);
+            if let Some(tap) = &mut self.tap {
+                tap.resize(size.width(), size.height());
+            }
         }
         !self.to_upstream.is_empty()
     }
@@ -495,6 +552,7 @@ where
             pinged,
             nudged,
             blocked,
+            unrecorded,
             resized,
             status,
         } = &self.clock;
@@ -504,6 +562,7 @@ where
         let others = [
             (!self.stdin_blocked()).then_some(*heard + limits.silence),
             blocked.map(|since| since + limits.stall),
+            unrecorded.map(|since| since + limits.record),
             status.map(|since| since.max(*data) + limits.close_grace),
             self.due.size.and(*resized).map(|last| last + limits.resize),
         ];
@@ -522,9 +581,13 @@ where
             pinged,
             nudged,
             blocked,
+            unrecorded,
             status,
             ..
         } = &mut self.clock;
+        if unrecorded.is_some_and(|since| now >= since + limits.record) {
+            return Some(End::Unrecorded);
+        }
         if now >= *data + *idle {
             return Some(End::Idle);
         }

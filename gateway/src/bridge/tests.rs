@@ -21,6 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::{Closed, Ended, Leg, Limits, Settings, Stop, bridge};
+use crate::record::Tap;
+
+mod recorded;
 
 const SUCCESS: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 const TERMINAL: Streams = Streams {
@@ -169,6 +172,7 @@ struct Setup {
     idle: Duration,
     limits: Limits,
     buffer: usize,
+    tap: Option<Tap>,
 }
 
 impl Default for Setup {
@@ -180,6 +184,7 @@ impl Default for Setup {
             idle: Duration::from_hours(365 * 24),
             limits: Limits::default(),
             buffer: 1 << 20,
+            tap: None,
         }
     }
 }
@@ -220,7 +225,8 @@ impl Setup {
                 Err(_) => pending().await,
             }
         };
-        let ended = tokio::spawn(bridge(client_leg, pod_leg, settings, stop_signal, notice));
+        let running = bridge(client_leg, pod_leg, settings, self.tap, stop_signal, notice);
+        let ended = tokio::spawn(running);
         Bridged {
             client: Peer::client(client),
             pod: Peer::pod(pod),
@@ -784,7 +790,14 @@ async fn bytes_that_came_with_the_handshakes_are_not_lost() {
         hang_up: true,
         limits: Limits::default(),
     };
-    let running = tokio::spawn(bridge(client_leg, pod_leg, settings, pending(), notice));
+    let running = tokio::spawn(bridge(
+        client_leg,
+        pod_leg,
+        settings,
+        None,
+        pending(),
+        notice,
+    ));
     let (mut client, mut pod) = (Peer::client(client), Peer::pod(pod));
     assert_eq!(pod.next_data().await, b"\x00early");
     pod.io.write_all(b"hi").await.expect("open");
@@ -823,7 +836,7 @@ async fn an_exit_code_that_is_already_here_survives_a_failed_write_upstream() {
         hang_up: true,
         limits: Limits::default(),
     };
-    let ended = bridge(client_leg, pod_leg, settings, pending(), notice);
+    let ended = bridge(client_leg, pod_leg, settings, None, pending(), notice);
     let (ended, (seen, code)) = tokio::join!(ended, async {
         let seen = client.until_close().await;
         drop(client);
