@@ -13,7 +13,7 @@ use crate::hash::Sha256;
 const PRIVATE: &str = "PRIVATE KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 
-/// Which key: the first 8 bytes of the SHA-256 of its public half in DER (SubjectPublicKeyInfo). Written as 16
+/// Which key: the first 8 bytes of the SHA-256 of its public half in DER (`SubjectPublicKeyInfo`). Written as 16
 /// hexadecimal digits: `openssl pkey -pubin -outform DER | sha256sum | cut -c1-16`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 8]);
@@ -144,7 +144,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// From SubjectPublicKeyInfo in PEM.
+    /// From `SubjectPublicKeyInfo` in PEM.
     ///
     /// # Errors
     /// If it is anything else.
@@ -152,7 +152,7 @@ impl PublicKey {
         Self::from_der(&der(text, PUBLIC)?)
     }
 
-    /// As SubjectPublicKeyInfo in PEM.
+    /// As `SubjectPublicKeyInfo` in PEM.
     #[must_use]
     pub fn to_pem(&self) -> String {
         encode(PUBLIC, self.der.as_slice())
@@ -186,7 +186,7 @@ impl PublicKey {
     }
 }
 
-/// Bytes of an Ed25519 SubjectPublicKeyInfo: 12 of algorithm, 32 of key (RFC 8410).
+/// Bytes of an Ed25519 `SubjectPublicKeyInfo`: 12 of algorithm, 32 of key (RFC 8410).
 const SPKI_LENGTH: usize = 44;
 
 /// The keys somebody trusts.

@@ -12,8 +12,14 @@
 //! Whoever writes a record signs it with a key that only the operator and the gateway can read; whoever reads one needs
 //! the public keys. A changed, missing, swapped or added byte breaks a hash that the next one contains.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that panics has failed")
+)]
+
 pub mod dsse;
 pub mod hash;
 pub mod keys;
 pub mod recording;
 pub mod subject;
+pub mod terminal;

@@ -53,10 +53,11 @@ pub struct Transfer {
     pub stream: Stream,
     /// How many bytes passed.
     pub bytes: u64,
-    /// How many of them are in the recording as well, from the first on unless there was a [`Gap`].
+    /// How many of them are in the recording as well.
     pub recorded: u64,
-    /// The hash of all bytes.
-    pub sha256: Sha256,
+    /// The hash of all bytes; unknown if the recorder missed some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
     /// The first bytes in base64: at most 1024.
     pub head: String,
 }
