@@ -21,5 +21,7 @@ pub mod dsse;
 pub mod hash;
 pub mod keys;
 pub mod recording;
+#[cfg(feature = "store")]
+pub mod store;
 pub mod subject;
 pub mod terminal;
