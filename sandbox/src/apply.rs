@@ -1,16 +1,17 @@
 //! Server-side apply: who manages which fields. Pure.
 
 mod fields;
-mod walk;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kinds::{Kind, Schema};
+use crate::kinds::Kind;
 use crate::object::metadata_mut;
+use crate::patch::merge::{How, merge};
+use crate::schema::{Structural, lists};
 use crate::status::Failure;
-use fields::Fields;
-use walk::{At, check, compare, fields_of, merge, prune};
+use fields::{Fields, Nodes, prune, readable};
 
 /// Managers with operation `Update` of one object; the oldest beyond that are counted as one, as Kubernetes does.
 const MAX_UPDATERS: usize = 10;
@@ -27,81 +28,58 @@ pub struct Writer<'a> {
     pub now: Timestamp,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Operation {
+    Apply,
+    Update,
+}
+
 /// One of `metadata.managedFields`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Entry {
+    #[serde(default)]
     manager: String,
-    apply: bool,
+    operation: Operation,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     subresource: String,
     api_version: String,
+    #[serde(default)]
     time: String,
-    fields: Fields,
+    #[serde(default)]
+    fields_type: String,
+    fields_v1: Fields,
 }
 
 impl Entry {
-    fn new(kind: &Kind, writer: Writer<'_>, apply: bool, fields: Fields) -> Self {
+    fn new(kind: &Kind, writer: Writer<'_>, operation: Operation, fields_v1: Fields) -> Self {
         Self {
             manager: writer.manager.to_owned(),
-            apply,
+            operation,
             subresource: writer.subresource.to_owned(),
             api_version: kind.api_version(),
-            time: time(writer.now),
-            fields,
+            // As Kubernetes writes times: whole seconds.
+            time: writer.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            fields_type: "FieldsV1".to_owned(),
+            fields_v1,
         }
     }
 
     /// Whether both count the same writer's fields.
     fn same(&self, other: &Self) -> bool {
         self.manager == other.manager
-            && self.apply == other.apply
+            && self.operation == other.operation
             && self.subresource == other.subresource
-            && (self.apply || self.api_version == other.api_version)
-    }
-
-    fn parse(entry: &Value) -> Option<Self> {
-        let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
-        let apply = match entry["operation"].as_str()? {
-            "Apply" => true,
-            "Update" => false,
-            _ => return None,
-        };
-        Some(Self {
-            manager: text("manager"),
-            apply,
-            subresource: text("subresource"),
-            api_version: text("apiVersion"),
-            time: text("time"),
-            fields: Fields::from_json(&entry["fieldsV1"])?,
-        })
-    }
-
-    fn to_json(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.manager,
-            "operation": if self.apply { "Apply" } else { "Update" },
-            "apiVersion": self.api_version,
-            "time": self.time,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_json(),
-        });
-        if !self.subresource.is_empty() {
-            entry["subresource"] = json!(self.subresource);
-        }
-        entry
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
     }
 
     /// For a conflict.
     fn readable(&self) -> String {
-        let subresource = match self.subresource.as_str() {
-            "" => String::new(),
-            name => format!(" with subresource {name:?}"),
+        let using = match self.operation {
+            Operation::Apply => String::new(),
+            Operation::Update => format!(" using {}", self.api_version),
         };
-        let using = if self.apply {
-            String::new()
-        } else {
-            format!(" using {}", self.api_version)
-        };
-        format!("{:?}{subresource}{using}", self.manager)
+        format!("{:?}{using}", self.manager)
     }
 }
 
@@ -119,80 +97,72 @@ pub fn apply(
     writer: Writer<'_>,
     force: bool,
 ) -> Result<Value, Failure> {
-    let at = At::root(kind);
+    let schema = &Structural::of(kind).schema;
     let config = applicable(config, kind, writer.subresource)?;
-    check(&config, at, "").map_err(|why| {
-        let name = format!(
-            "{}/{}; {}, Kind={}",
-            crate::object::namespace(&config),
-            crate::object::name(&config),
-            kind.api_version(),
-            kind.kind
-        );
-        Failure::new(
+    if let Some(why) = lists::unmergeable(schema, &config) {
+        return Err(Failure::new(
             500,
             "",
-            format!("failed to create typed patch object ({name}): {why}"),
-        )
-    })?;
-    let mut entries = match live {
-        Some(live) => entries_of(live).unwrap_or_default(),
-        None => Vec::new(),
-    };
-    if let Some(live) = live.filter(|_| entries.is_empty()) {
+            format!("failed to create typed patch object: {why}"),
+        ));
+    }
+    let owned = |nodes: &Nodes<'_>| nodes.owned(kind, writer.subresource);
+    let before = live.map(|live| Nodes::of(live, schema)).unwrap_or_default();
+    let mut entries = live.and_then(entries_of).unwrap_or_default();
+    if live.is_some() && entries.is_empty() {
         // Nobody has accounted for it so far: what is there belongs to somebody else.
-        let before = Writer {
+        let nobody = Writer {
             manager: "before-first-apply",
             subresource: "",
-            now: writer.now,
+            ..writer
         };
-        let mut all = fields_of(live, at);
-        all.strip();
-        entries.push(Entry::new(kind, before, false, all));
+        entries.push(Entry::new(kind, nobody, Operation::Update, owned(&before)));
     }
-
-    let mut next = fields_of(&config, at);
-    owned(&mut next, kind, writer.subresource);
-    let mut mine = Entry::new(kind, writer, true, next);
+    let mut mine = Entry::new(
+        kind,
+        writer,
+        Operation::Apply,
+        owned(&Nodes::of(&config, schema)),
+    );
     let (own, mut others): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|entry| entry.same(&mine));
-    let own = own.into_iter().next();
 
-    let mut merged = match live {
-        Some(live) => merge(live, &config, at),
-        None => config.clone(),
-    };
-    let mut difference = compare(live, Some(&merged), at);
-    difference.changed.strip();
+    let mut merged = merge(live.cloned(), &config, schema, How::Apply)?;
+    let changed = Nodes::of(&merged, schema).changed_since(&before);
     let conflicts: Vec<(String, String)> = others
         .iter()
         .flat_map(|entry| {
-            let paths = entry.fields.common(&difference.changed);
-            paths.into_iter().map(|path| (entry.readable(), path))
+            let fields = entry.fields_v1.0.intersection(&changed.0);
+            fields.map(|path| (entry.readable(), readable(path)))
         })
         .collect();
     if !conflicts.is_empty() && !force {
         return Err(conflict(&conflicts));
     }
     for entry in &mut others {
-        entry.fields.subtract(&difference.changed);
+        entry.fields_v1.0.retain(|path| !changed.0.contains(path));
     }
-
-    if let Some(own) = &own {
-        let mut theirs = Fields::default();
-        for entry in &others {
-            theirs.add(&entry.fields);
-        }
-        prune(&mut merged, [&own.fields, &mine.fields, &theirs], at);
+    if let Some(own) = own.first() {
+        let mut keep = mine.fields_v1.clone();
+        keep.0.extend(
+            others
+                .iter()
+                .flat_map(|entry| entry.fields_v1.0.iter().cloned()),
+        );
+        prune(&mut merged, schema, &mut Vec::new(), &own.fields_v1, &keep);
     }
-    let removed = compare(live, Some(&merged), at).removed;
+    let after = Nodes::of(&merged, schema);
     for entry in &mut others {
-        entry.fields.subtract(&removed);
+        entry
+            .fields_v1
+            .0
+            .retain(|path| after.0.contains_key(path) || !before.0.contains_key(path));
     }
-    if let Some(own) = own
-        && own.fields == mine.fields
+    let same = live.is_some_and(|live| without_accounts(live) == without_accounts(&merged));
+    if let Some(own) = own.into_iter().next()
+        && same
+        && own.fields_v1 == mine.fields_v1
         && own.api_version == mine.api_version
-        && live.is_some_and(|live| same_but_accounts(live, &merged))
     {
         mine.time = own.time;
     }
@@ -205,35 +175,34 @@ pub fn apply(
 /// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`, and
 /// drop all of them with `[{}]`.
 pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
-    let at = At::root(kind);
-    let given = &object["metadata"]["managedFields"];
-    let reset = *given == json!([{}]) && writer.subresource.is_empty();
-    let entries = if reset {
-        Some(Vec::new())
-    } else if writer.subresource.is_empty() {
-        entries_of(object)
+    let schema = &Structural::of(kind).schema;
+    let reset = object["metadata"]["managedFields"] == json!([{}]);
+    let mut entries = match writer.subresource {
+        "" if reset => Vec::new(),
+        "" => entries_of(object)
             .filter(|entries| !entries.is_empty())
             .or_else(|| entries_of(live?))
-    } else {
-        live.and_then(entries_of)
+            .unwrap_or_default(),
+        _ => live.and_then(entries_of).unwrap_or_default(),
     };
-    let mut entries = entries.unwrap_or_default();
-    let mut difference = compare(live, Some(object), at);
-    owned(&mut difference.changed, kind, writer.subresource);
-    if matches!(kind.schema, Schema::Builtin(_)) {
-        unmark(&mut difference.changed);
-    }
-    let mine = Entry::new(kind, writer, false, difference.changed);
+    let before = live.map(|live| Nodes::of(live, schema)).unwrap_or_default();
+    let after = Nodes::of(object, schema);
+    let mut changed = after.changed_since(&before);
+    changed
+        .0
+        .retain(|path| fields::ownable(path, kind, writer.subresource));
+    let mine = Entry::new(kind, writer, Operation::Update, changed);
     for entry in &mut entries {
-        if !entry.same(&mine) {
-            entry.fields.subtract(&mine.fields);
-        }
-        entry.fields.subtract(&difference.removed);
+        let same = entry.same(&mine);
+        entry.fields_v1.0.retain(|path| {
+            let removed = before.0.contains_key(path) && !after.0.contains_key(path);
+            !removed && (same || !mine.fields_v1.0.contains(path))
+        });
     }
-    if !mine.fields.is_empty() {
+    if !mine.fields_v1.0.is_empty() {
         match entries.iter_mut().find(|entry| entry.same(&mine)) {
             Some(entry) => {
-                entry.fields.add(&mine.fields);
+                entry.fields_v1.0.extend(mine.fields_v1.0);
                 entry.time = mine.time;
             }
             None => entries.push(mine),
@@ -242,162 +211,86 @@ pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Wri
     write(object, entries);
 }
 
-/// The parts of a built-in object that are there even when empty, so that having them is no fact of its own.
-fn unmark(changed: &mut Fields) {
-    for step in ["f:spec", "f:status", "f:metadata"] {
-        if let Some(part) = changed.steps.get_mut(step) {
-            part.here &= part.steps.is_empty();
-            if let Some(containers) = part.steps.get_mut("f:containers") {
-                containers.here &= containers.steps.is_empty();
-            }
-        }
-    }
-}
-
 /// The part of an applied object that its endpoint takes.
 fn applicable(config: &Value, kind: &Kind, subresource: &str) -> Result<Value, Failure> {
     let mut config = config.clone();
     let metadata = metadata_mut(&mut config);
-    let accounts = metadata.remove("managedFields");
-    if accounts.is_some_and(|accounts| accounts.as_array().is_none_or(|list| !list.is_empty())) {
+    let accounts = metadata.remove("managedFields").unwrap_or_default();
+    if !accounts.is_null() && accounts != json!([]) {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
     }
-    if let Some(fields) = config.as_object_mut() {
-        if subresource == "status" {
-            fields.retain(|name, _| {
-                ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str())
-            });
-            metadata_mut(&mut config).retain(|name, _| {
-                ["name", "namespace", "resourceVersion", "uid"].contains(&name.as_str())
-            });
-        } else if kind.status && subresource.is_empty() {
-            fields.remove("status");
+    if subresource == "status" {
+        metadata.retain(|name, _| {
+            ["name", "namespace", "resourceVersion", "uid"].contains(&name.as_str())
+        });
+    }
+    for (name, value) in config.as_object_mut().into_iter().flatten() {
+        let whose = match name.as_str() {
+            "apiVersion" | "kind" | "metadata" => continue,
+            "status" if kind.status => "status",
+            _ => "",
+        };
+        if (whose == "status") != (subresource == "status") {
+            *value = Value::Null;
         }
     }
-    if matches!(kind.schema, Schema::Builtin(_)) {
-        drop_nulls(&mut config);
+    if let Some(fields) = config.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
     }
     Ok(config)
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
-/// Leaves what can be owned by who writes to this endpoint.
-fn owned(fields: &mut Fields, kind: &Kind, subresource: &str) {
-    fields.strip();
-    if subresource == "status" {
-        fields.keep("f:status");
-    } else if kind.status && subresource.is_empty() {
-        fields.steps.remove("f:status");
-    }
 }
 
 /// `None` if one of them does not parse.
 fn entries_of(object: &Value) -> Option<Vec<Entry>> {
     match &object["metadata"]["managedFields"] {
         Value::Null => Some(Vec::new()),
-        list => list.as_array()?.iter().map(Entry::parse).collect(),
+        list => Vec::deserialize(list).ok(),
     }
 }
 
 fn write(object: &mut Value, mut entries: Vec<Entry>) {
-    entries.retain(|entry| !entry.fields.is_empty());
-    entries.sort_by(|a, b| {
-        let key = |entry: &Entry| (!entry.apply, entry.time.clone(), entry.manager.clone());
-        key(a).cmp(&key(b))
-    });
-    let first = entries.partition_point(|entry| entry.apply);
-    let updaters = entries.len() - first;
-    if updaters > MAX_UPDATERS {
-        // One more than are too many: they become one. Only entries of other versions of the API come on top.
-        let mut ancient: Vec<Entry> = Vec::new();
-        for old in entries.drain(first..=first + updaters - MAX_UPDATERS) {
-            match ancient
-                .iter_mut()
-                .find(|entry| entry.api_version == old.api_version)
-            {
-                Some(entry) => {
-                    entry.fields.add(&old.fields);
-                    entry.time = old.time;
-                }
-                None => ancient.push(Entry {
-                    manager: ANCIENT.to_owned(),
-                    subresource: String::new(),
-                    ..old
-                }),
-            }
-        }
-        entries.splice(first..first, ancient);
+    entries.retain(|entry| !entry.fields_v1.0.is_empty());
+    entries.sort_by_key(|entry| (entry.operation, entry.time.clone(), entry.manager.clone()));
+    let first = entries.partition_point(|entry| entry.operation == Operation::Apply);
+    while entries.len() - first > MAX_UPDATERS {
+        let oldest = entries.remove(first);
+        let ancient = &mut entries[first];
+        ancient.fields_v1.0.extend(oldest.fields_v1.0);
+        ANCIENT.clone_into(&mut ancient.manager);
+        ancient.subresource.clear();
     }
     let metadata = metadata_mut(object);
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        let list = entries.iter().map(Entry::to_json).collect();
-        metadata.insert("managedFields".to_owned(), Value::Array(list));
+        metadata.insert("managedFields".to_owned(), json!(entries));
     }
 }
 
-fn same_but_accounts(a: &Value, b: &Value) -> bool {
-    let without = |object: &Value| {
-        let mut object = object.clone();
-        metadata_mut(&mut object).remove("managedFields");
-        object
-    };
-    without(a) == without(b)
+fn without_accounts(object: &Value) -> Value {
+    let mut object = object.clone();
+    metadata_mut(&mut object).remove("managedFields");
+    object
 }
 
 fn conflict(conflicts: &[(String, String)]) -> Failure {
-    let text = match conflicts {
-        [(manager, path)] => {
-            format!("Apply failed with 1 conflict: conflict with {manager}: {path}")
-        }
-        all => {
-            let mut lines = Vec::new();
-            let mut sorted: Vec<_> = all.iter().collect();
-            sorted.sort_by_key(|(manager, _)| manager);
-            let mut last = "";
-            for (manager, path) in sorted {
-                if last != manager {
-                    lines.push(format!("conflicts with {manager}:"));
-                    last = manager;
-                }
-                lines.push(format!("- {path}"));
-            }
-            format!(
-                "Apply failed with {} conflicts: {}",
-                all.len(),
-                lines.join("\n")
-            )
-        }
-    };
     let causes: Vec<Value> = conflicts
         .iter()
         .map(|(manager, path)| {
-            json!({
-                "reason": "FieldManagerConflict",
-                "message": format!("conflict with {manager}"),
-                "field": path,
-            })
+            let message = format!("conflict with {manager}");
+            json!({"reason": "FieldManagerConflict", "message": message, "field": path})
         })
         .collect();
+    let texts: Vec<String> = conflicts
+        .iter()
+        .map(|(manager, path)| format!("conflict with {manager}: {path}"))
+        .collect();
+    let (count, texts) = (texts.len(), texts.join(", "));
+    let plural = if count == 1 { "" } else { "s" };
+    let text = format!("Apply failed with {count} conflict{plural}: {texts}");
     let mut failure = Failure::new(409, "Conflict", text);
     failure.details = json!({"causes": causes});
     failure
-}
-
-/// As Kubernetes writes times: whole seconds.
-fn time(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Objects by kind, namespace and name; every change has a revision and can be watched.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -33,6 +32,10 @@ impl Key {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    fn is(&self, resource: &str, namespace: Option<&str>) -> bool {
+        *self.resource == *resource && namespace.is_none_or(|wanted| self.namespace == wanted)
     }
 }
 
@@ -100,6 +103,28 @@ struct Inner {
     log: VecDeque<Event>,
 }
 
+impl Inner {
+    fn of<'a>(
+        &'a self,
+        resource: &'a str,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+        let from = Key::new(resource, namespace.unwrap_or_default(), "");
+        self.objects
+            .range(from..)
+            .take_while(move |(key, _)| key.is(resource, namespace))
+    }
+
+    fn known_since(&self, revision: u64) -> Result<(), TooOld> {
+        let oldest = self.forgotten;
+        if revision < oldest {
+            Err(TooOld { oldest })
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Self {
@@ -127,20 +152,11 @@ impl Store {
     #[must_use]
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
-        let from = Key {
-            resource: resource.into(),
-            namespace: namespace.unwrap_or_default().to_owned(),
-            name: String::new(),
-        };
-        let found = inner
-            .objects
-            .range((Bound::Included(from), Bound::Unbounded))
-            .take_while(|(key, _)| {
-                &*key.resource == resource && namespace.is_none_or(|wanted| key.namespace == wanted)
-            })
-            .map(|(_, object)| Arc::clone(object))
-            .collect();
-        (inner.revision, found)
+        let all = inner.of(resource, namespace);
+        (
+            inner.revision,
+            all.map(|(_, object)| Arc::clone(object)).collect(),
+        )
     }
 
     /// The same as it was at `revision`.
@@ -154,24 +170,15 @@ impl Store {
         revision: u64,
     ) -> Result<Vec<Arc<Value>>, TooOld> {
         let inner = self.lock();
-        if revision < inner.forgotten {
-            return Err(TooOld {
-                oldest: inner.forgotten,
-            });
-        }
-        let meant = |key: &Key| {
-            *key.resource == *resource && namespace.is_none_or(|wanted| key.namespace == wanted)
-        };
-        let mut then: BTreeMap<&Key, &Arc<Value>> =
-            inner.objects.iter().filter(|(key, _)| meant(key)).collect();
+        inner.known_since(revision)?;
+        let mut then: BTreeMap<&Key, &Arc<Value>> = inner.of(resource, namespace).collect();
         let later = inner.log.iter().rev();
-        for event in later.take_while(|event| event.revision > revision) {
-            if meant(&event.key) {
-                match &event.before {
-                    Some(before) => then.insert(&event.key, before),
-                    None => then.remove(&event.key),
-                };
-            }
+        let later = later.take_while(|event| event.revision > revision);
+        for event in later.filter(|event| event.key.is(resource, namespace)) {
+            match &event.before {
+                Some(before) => then.insert(&event.key, before),
+                None => then.remove(&event.key),
+            };
         }
         Ok(then.into_values().cloned().collect())
     }
@@ -180,10 +187,8 @@ impl Store {
     #[must_use]
     pub fn all(&self) -> Vec<(Key, Arc<Value>)> {
         let inner = self.lock();
-        inner
-            .objects
-            .iter()
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+        let all = inner.objects.iter();
+        all.map(|(key, object)| (key.clone(), Arc::clone(object)))
             .collect()
     }
 
@@ -247,30 +252,23 @@ impl Store {
         namespace: Option<&str>,
         revision: u64,
     ) -> Result<Watch, TooOld> {
-        let inner = self.lock();
-        if revision < inner.forgotten {
-            return Err(TooOld {
-                oldest: inner.forgotten,
-            });
-        }
+        self.lock().known_since(revision)?;
         Ok(Watch {
-            store: Arc::clone(self),
             resource: Some(resource.to_owned()),
             namespace: namespace.map(str::to_owned),
             seen: revision,
-            revision: self.revision.subscribe(),
+            ..self.watch_all()
         })
     }
 
     /// Changes of every kind from now on, for controllers.
     #[must_use]
     pub fn watch_all(self: &Arc<Self>) -> Watch {
-        let inner = self.lock();
         Watch {
             store: Arc::clone(self),
             resource: None,
             namespace: None,
-            seen: inner.revision,
+            seen: self.revision(),
             revision: self.revision.subscribe(),
         }
     }
@@ -369,25 +367,14 @@ impl Watch {
     /// When the watch fell behind so far that changes were forgotten.
     pub fn take(&mut self) -> Result<Option<Event>, TooOld> {
         let inner = self.store.lock();
-        if self.seen < inner.forgotten {
-            return Err(TooOld {
-                oldest: inner.forgotten,
-            });
-        }
+        inner.known_since(self.seen)?;
         let begin = inner
             .log
             .partition_point(|event| event.revision <= self.seen);
         for event in inner.log.iter().skip(begin) {
             self.seen = event.revision;
-            let wanted = self
-                .resource
-                .as_ref()
-                .is_none_or(|resource| **resource == *event.key.resource)
-                && self
-                    .namespace
-                    .as_ref()
-                    .is_none_or(|namespace| *namespace == event.key.namespace);
-            if wanted {
+            let resource = self.resource.as_deref();
+            if resource.is_none_or(|resource| event.key.is(resource, self.namespace.as_deref())) {
                 return Ok(Some(event.clone()));
             }
         }

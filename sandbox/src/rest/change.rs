@@ -192,7 +192,7 @@ impl Cluster {
         let next = match patched {
             Patch::Json(patch) => patch::json(live, patch)?,
             Patch::Merge(patch) => patch::merge(live, patch),
-            Patch::Strategic(patch) => patch::strategic(live, patch)?,
+            Patch::Strategic(patch) => patch::strategic(kind, live, patch)?,
             Patch::Apply(config) => {
                 let config = Self::accept_config(kind, namespace, object_name(live), config)?;
                 let (config, warnings) = conform::known_fields(kind, config, options, None)?;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{Options, Patch, meta};
-use crate::kinds::{Kind, Schema, definitions};
-use crate::schema::{check_builtin, decode, names};
+use crate::kinds::Kind;
+use crate::schema::{self, Structural};
 use crate::status::{Cause, Failure};
 
 /// The object without the fields its kind does not have, and warnings about them; refuses them if the client wants that,
@@ -16,16 +16,7 @@ pub(super) fn known_fields(
     options: &Options,
     patch: Option<&Patch>,
 ) -> Result<(Value, Vec<String>), Failure> {
-    let unknown = match &kind.schema {
-        Schema::Custom(structural) => structural.prune(&mut object),
-        Schema::Builtin(name) => {
-            decode(kind, &mut object)?;
-            let mut unknown = Vec::new();
-            let schema = &definitions()[&**name];
-            prune(schema, &mut object, "", &mut unknown);
-            unknown
-        }
-    };
+    let unknown = schema::decode(kind, &mut object)?;
     let texts: Vec<String> = unknown
         .iter()
         .map(|field| format!("unknown field {field:?}"))
@@ -53,13 +44,9 @@ pub(super) fn known_fields(
     })
 }
 
-/// Fills in what the schema says. A built-in kind's defaults come with its check.
+/// Fills in what the schema says.
 pub(super) fn defaults(kind: &Kind, object: &mut Value) {
-    match &kind.schema {
-        Schema::Custom(structural) => structural.default(object),
-        // What is wrong with it is said by `check`, after the webhooks.
-        Schema::Builtin(_) => drop(check_builtin(kind, object, None)),
-    }
+    Structural::of(kind).default(object);
 }
 
 /// Everything the kind demands.
@@ -68,62 +55,9 @@ pub(super) fn check(
     object: &mut Value,
     before: Option<&Value>,
 ) -> Result<(), Failure> {
-    let causes = match &kind.schema {
-        Schema::Custom(structural) => {
-            structural.default(object);
-            let mut causes = structural.validate(object, before);
-            causes.extend(names::name(kind, object));
-            causes
-        }
-        Schema::Builtin(_) => check_builtin(kind, object, before)
-            .err()
-            .unwrap_or_default(),
-    };
-    meta::fail(kind, object, &causes)
-}
-
-/// Takes out the fields a built-in kind's type does not have, as decoding into it would.
-fn prune(schema: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
-    let schema = resolve(schema);
-    if let Some(list) = value.as_array_mut() {
-        for (index, item) in list.iter_mut().enumerate() {
-            prune(&schema["items"], item, &format!("{path}[{index}]"), unknown);
-        }
-    }
-    let Some(fields) = value.as_object_mut() else {
-        return;
-    };
-    let child = |key: &str| {
-        if path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{path}.{key}")
-        }
-    };
-    let known = schema["properties"].as_object();
-    if let Some(known) = known {
-        fields.retain(|key, _| {
-            let keep = known.contains_key(key);
-            if !keep {
-                unknown.push(child(key));
-            }
-            keep
-        });
-    }
-    for (key, value) in fields {
-        let schema = known.map_or(&schema["additionalProperties"], |known| &known[key]);
-        prune(schema, value, &child(key), unknown);
-    }
-}
-
-/// What a schema refers to, if to another one alone.
-fn resolve(schema: &Value) -> &Value {
-    let reference = schema["$ref"].as_str().or_else(|| {
-        ["allOf", "anyOf"]
-            .iter()
-            .find_map(|several| schema[several][0]["$ref"].as_str())
-    });
-    reference
-        .and_then(|reference| definitions().get(reference.rsplit('/').next()?))
-        .unwrap_or(schema)
+    let structural = Structural::of(kind);
+    // A webhook may have added what the kind does not have.
+    structural.prune(object);
+    structural.default(object);
+    meta::fail(kind, object, &structural.validate(object, before))
 }

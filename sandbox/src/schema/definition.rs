@@ -1,76 +1,46 @@
-//! CustomResourceDefinitions: whether one is in order, and the kinds it defines.
+//! CustomResourceDefinitions: the kinds one defines, if its schemas are structural.
 
-use serde_json::{Value, json};
+use kube_cel::CompiledSchema;
+use serde_json::Value;
 
-use super::names::{LABEL_1035, label_1035};
-use super::{Structural, invalid, required, unsupported};
+use super::{INT_OR_STRING, PRESERVE, RULES, Structural, builtin, cause, values};
 use crate::kinds::{Column, Kind, Schema, Source};
-use crate::object;
 use crate::release::Release;
-use crate::status::{Cause, qualified};
+use crate::status::Cause;
+
+/// As deep as the engine of the CEL rules goes.
+const MAX_DEPTH: usize = 64;
+const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
 /// The kinds a CustomResourceDefinition defines, one for each served version.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with its schemas; the rest is checked as any built-in object is.
 pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<Cause>> {
-    let spec = &definition["spec"];
-    let mut causes = Vec::new();
-    check_names(definition, &mut causes);
-    let none = Vec::new();
-    let versions = spec["versions"].as_array().unwrap_or(&none);
-    if versions.is_empty() {
-        causes.push(required("spec.versions", "must have at least one version"));
-    }
-    let storing = versions
-        .iter()
-        .filter(|version| version["storage"] == true)
-        .count();
-    if !versions.is_empty() && storing != 1 {
-        causes.push(invalid(
-            "spec.versions",
-            &spec["versions"],
-            "must have exactly one version marked as storage version",
-        ));
+    let mut definition = definition.clone();
+    if release < Release::V1_30 {
+        forget_rules(&mut definition);
     }
     let mut kinds = Vec::new();
-    for (index, version) in versions.iter().enumerate() {
-        let at = format!("spec.versions[{index}]");
-        let name = version["name"].as_str().unwrap_or_default();
-        if label_1035(name).is_some() {
-            causes.push(invalid(format!("{at}.name"), &json!(name), LABEL_1035));
-        }
-        if versions[..index].iter().any(|other| other["name"] == name) {
-            causes.push(invalid(
-                "spec.versions",
-                &spec["versions"],
-                "must contain unique version names",
-            ));
-        }
-        let columns = columns(&version["additionalPrinterColumns"], &at, &mut causes);
-        let Some(schema) = version["schema"].get("openAPIV3Schema") else {
-            causes.push(required(
-                format!("{at}.schema.openAPIV3Schema"),
-                "schemas are required",
+    let mut causes = Vec::new();
+    let versions = definition["spec"]["versions"].as_array();
+    for (index, version) in versions.into_iter().flatten().enumerate() {
+        let at = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if schema.is_null() {
+            causes.push(cause(
+                "FieldValueRequired",
+                at,
+                "Required value: schemas are required",
             ));
             continue;
-        };
-        match Structural::compile(schema, release) {
-            Ok(structural) if version["served"] == true => {
-                kinds.push(kind(spec, version, columns, structural));
+        }
+        match compile(schema, &at) {
+            Ok(schema) if version["served"] == true => {
+                kinds.push(kind(&definition["spec"], version, schema));
             }
             Ok(_) => {}
-            Err(wrong) => {
-                // Kubernetes keeps the schema of an only version elsewhere.
-                let at = match versions.len() {
-                    1 => "spec.validation.openAPIV3Schema".to_owned(),
-                    _ => format!("{at}.schema.openAPIV3Schema"),
-                };
-                causes.extend(wrong.into_iter().map(|cause| Cause {
-                    field: format!("{at}{}", cause.field),
-                    ..cause
-                }));
-            }
+            Err(wrong) => causes.extend(wrong),
         }
     }
     if causes.is_empty() {
@@ -80,132 +50,208 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
     }
 }
 
-fn check_names(definition: &Value, causes: &mut Vec<Cause>) {
-    let spec = &definition["spec"];
-    let names = &spec["names"];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (group, plural) = (text(&spec["group"]), text(&names["plural"]));
-    let name = object::name(definition);
-    if name != qualified(&group, &plural) {
-        causes.push(invalid(
-            "metadata.name",
-            &json!(name),
-            "must be spec.names.plural+\".\"+spec.group",
-        ));
+/// Takes the rules out of a CustomResourceDefinition, as a release that knows none does.
+pub fn forget_rules(definition: &mut Value) {
+    let versions = definition.pointer_mut("/spec/versions");
+    for version in versions.and_then(Value::as_array_mut).into_iter().flatten() {
+        let schema = version.pointer_mut("/schema/openAPIV3Schema");
+        schema.into_iter().for_each(without_rules);
     }
-    if group.is_empty() {
-        causes.push(required("spec.group", ""));
-    } else if !group.contains('.') {
-        causes.push(invalid(
-            "spec.group",
-            &json!(group),
-            "should be a domain with at least one dot",
-        ));
+}
+
+fn without_rules(schema: &mut Value) {
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove(RULES);
     }
-    match spec["scope"].as_str() {
-        None | Some("") => causes.push(required("spec.scope", "")),
-        Some("Cluster" | "Namespaced") => {}
-        Some(_) => causes.push(unsupported(
-            "spec.scope",
-            &spec["scope"],
-            ["Cluster", "Namespaced"].into_iter(),
-        )),
+    values::inner(schema).for_each(without_rules);
+}
+
+/// Fails with what makes the schema at `at` not structural, and with rules that do not compile.
+fn compile(schema: &Value, at: &str) -> Result<Structural, Vec<Cause>> {
+    let mut causes = Vec::new();
+    if schema["type"] != "object" {
+        let why = "Invalid value: must be object at the root";
+        causes.push(cause("FieldValueInvalid", format!("{at}.type"), why));
     }
-    for (field, needed) in [
-        ("plural", true),
-        ("kind", true),
-        ("singular", false),
-        ("listKind", false),
+    check(schema, at, 0, &mut causes);
+    if !causes.is_empty() {
+        return Err(causes);
+    }
+    let structural = Structural::compile(builtin::with_metadata(schema)).map_err(|why| {
+        vec![cause(
+            "FieldValueInvalid",
+            at,
+            format!("Invalid value: {why}"),
+        )]
+    })?;
+    check_rules(&structural.rules, &structural.schema, at, &mut causes);
+    if causes.is_empty() {
+        Ok(structural)
+    } else {
+        Err(causes)
+    }
+}
+
+fn check(schema: &Value, at: &str, depth: usize, causes: &mut Vec<Cause>) {
+    let mut wrong = |reason, field: &str, why: &str| {
+        causes.push(cause(reason, format!("{at}{field}"), why));
+    };
+    let properties = schema.get("properties");
+    if !schema.is_object() || properties.is_some_and(|all| !all.is_object()) || depth > MAX_DEPTH {
+        let why = "Invalid value: must be a schema, not nested too deep";
+        return wrong("FieldValueInvalid", "", why);
+    }
+    match schema["type"].as_str().unwrap_or_default() {
+        "" if schema[INT_OR_STRING] == true || schema[PRESERVE] == true => {}
+        "" => wrong(
+            "FieldValueRequired",
+            ".type",
+            "Required value: must not be empty",
+        ),
+        "array" if !schema["items"].is_object() => {
+            wrong(
+                "FieldValueRequired",
+                ".items",
+                "Required value: must be specified",
+            );
+        }
+        known if TYPES.contains(&known) => {}
+        _ => wrong(
+            "FieldValueNotSupported",
+            ".type",
+            "Unsupported value: is no type",
+        ),
+    }
+    for name in [
+        "$ref",
+        "definitions",
+        "dependencies",
+        "patternProperties",
+        "id",
     ] {
-        let at = format!("spec.names.{field}");
-        let value = text(&names[field]);
-        if value.is_empty() {
-            if needed {
-                causes.push(required(at, ""));
-            }
-        } else if field.ends_with("ind") && label_1035(&value.to_ascii_lowercase()).is_some() {
-            let why = format!("may have mixed case, but should otherwise match: {LABEL_1035}");
-            causes.push(invalid(at, &names[field], &why));
-        } else if !field.ends_with("ind") && label_1035(&value).is_some() {
-            causes.push(invalid(at, &names[field], LABEL_1035));
+        if schema.get(name).is_some() {
+            wrong(
+                "FieldValueForbidden",
+                &format!(".{name}"),
+                "Forbidden: is not supported",
+            );
         }
     }
-    for field in ["shortNames", "categories"] {
-        for (index, item) in names[field].as_array().into_iter().flatten().enumerate() {
-            if label_1035(item.as_str().unwrap_or_default()).is_some() {
-                causes.push(invalid(
-                    format!("spec.names.{field}[{index}]"),
-                    item,
-                    LABEL_1035,
-                ));
-            }
+    let values = &schema["additionalProperties"];
+    let several = values.is_object()
+        && schema["properties"]
+            .as_object()
+            .is_some_and(|all| !all.is_empty());
+    if *values == false || several {
+        let why = "Forbidden: must be a schema or true, and without properties";
+        wrong("FieldValueForbidden", ".additionalProperties", why);
+    }
+    if schema["uniqueItems"] == true {
+        wrong(
+            "FieldValueForbidden",
+            ".uniqueItems",
+            "Forbidden: cannot be set to true",
+        );
+    }
+    let keys = schema["x-kubernetes-list-map-keys"].as_array();
+    match schema["x-kubernetes-list-type"].as_str() {
+        Some("map") if keys.is_none_or(Vec::is_empty) => {
+            let why = "Required value: must not be empty if x-kubernetes-list-type is map";
+            wrong("FieldValueRequired", ".x-kubernetes-list-map-keys", why);
+        }
+        None | Some("atomic" | "set" | "map") => {}
+        Some(_) => {
+            let why = "Unsupported value: supported values: atomic, map, set";
+            wrong("FieldValueNotSupported", ".x-kubernetes-list-type", why);
+        }
+    }
+    for key in keys.into_iter().flatten() {
+        if schema["items"]["properties"][key.as_str().unwrap_or_default()].is_null() {
+            let why = format!("Invalid value: {key}: must be a property of the items");
+            wrong("FieldValueInvalid", ".x-kubernetes-list-map-keys", &why);
+        }
+    }
+    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+        check(
+            inner,
+            &format!("{at}.properties[{name}]"),
+            depth + 1,
+            causes,
+        );
+    }
+    for name in ["items", "additionalProperties"] {
+        if schema[name].is_object() {
+            check(&schema[name], &format!("{at}.{name}"), depth + 1, causes);
         }
     }
 }
 
-fn columns(declared: &Value, at: &str, causes: &mut Vec<Cause>) -> Vec<Column> {
-    const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-    let mut columns = Vec::new();
-    for (index, column) in declared.as_array().into_iter().flatten().enumerate() {
-        let at = format!("{at}.additionalPrinterColumns[{index}]");
-        let text = |field: &str| column[field].as_str().unwrap_or_default().to_owned();
-        for field in ["name", "type", "jsonPath"] {
-            if text(field).is_empty() {
-                causes.push(required(format!("{at}.{field}"), ""));
+/// Rules that do not compile. `optionalOldSelf` is refused: the engine has no optional values for it.
+fn check_rules(rules: &CompiledSchema, schema: &Value, at: &str, causes: &mut Vec<Cause>) {
+    for (index, rule) in rules.validations.iter().enumerate() {
+        let why = match rule {
+            Err(why) => format!("compilation failed: {why}"),
+            Ok(rule) if rule.rule.optional_old_self == Some(true) => {
+                "optionalOldSelf is not supported by the sandbox".to_owned()
             }
-        }
-        let kind = text("type");
-        if !kind.is_empty() && !TYPES.contains(&kind.as_str()) {
-            let why = format!("must be one of {}", TYPES.join(","));
-            causes.push(invalid(format!("{at}.type"), &column["type"], &why));
-        }
-        let path = text("jsonPath");
-        if !path.is_empty() && !path.starts_with('.') {
-            let why = "must be a simple json path starting with .";
-            causes.push(invalid(format!("{at}.jsonPath"), &column["jsonPath"], why));
-        }
-        columns.push(Column {
-            name: text("name"),
-            kind,
-            format: text("format"),
-            priority: column["priority"]
-                .as_i64()
-                .and_then(|priority| priority.try_into().ok())
-                .unwrap_or(0),
-            description: text("description"),
-            value: Source::Path(path),
-        });
+            Ok(_) => continue,
+        };
+        let message = format!("Invalid value: {}: {why}", schema[RULES][index]["rule"]);
+        causes.push(cause(
+            "FieldValueInvalid",
+            format!("{at}.{RULES}[{index}].rule"),
+            message,
+        ));
     }
-    columns
+    for (name, rules) in &rules.properties {
+        let at = format!("{at}.properties[{name}]");
+        check_rules(rules, &schema["properties"][name], &at, causes);
+    }
+    for (name, rules) in [
+        ("items", &rules.items),
+        ("additionalProperties", &rules.additional_properties),
+    ] {
+        if let Some(rules) = rules {
+            check_rules(rules, &schema[name], &format!("{at}.{name}"), causes);
+        }
+    }
 }
 
-fn kind(spec: &Value, version: &Value, columns: Vec<Column>, structural: Structural) -> Kind {
-    let names = &spec["names"];
+fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let or = |field: &str, other: String| match text(&names[field]) {
-        empty if empty.is_empty() => other,
-        given => given,
-    };
-    let list = |field: &str| {
-        let items = names[field].as_array().into_iter().flatten();
-        items.map(&text).collect::<Vec<_>>()
-    };
+    let texts = |list: &Value| list.as_array().into_iter().flatten().map(text).collect();
+    let names = &spec["names"];
     let kind = text(&names["kind"]);
+    let or = |field: &str, other: String| names[field].as_str().map_or(other, str::to_owned);
+    let columns = version["additionalPrinterColumns"].as_array();
     Kind {
         group: text(&spec["group"]),
         version: text(&version["name"]),
         plural: text(&names["plural"]),
         singular: or("singular", kind.to_lowercase()),
         list_kind: or("listKind", format!("{kind}List")),
-        short_names: list("shortNames"),
-        categories: list("categories"),
+        short_names: texts(&names["shortNames"]),
+        categories: texts(&names["categories"]),
         namespaced: spec["scope"] == "Namespaced",
         status: version["subresources"].get("status").is_some(),
         generation: true,
         subresources: Vec::new(),
         virtual_only: false,
-        columns,
-        schema: Schema::Custom(Box::new(structural)),
+        columns: columns.into_iter().flatten().map(column).collect(),
+        schema: Schema::Custom(Box::new(schema)),
         kind,
+    }
+}
+
+fn column(declared: &Value) -> Column {
+    let text = |field: &str| declared[field].as_str().unwrap_or_default().to_owned();
+    let priority = declared["priority"].as_i64().unwrap_or_default();
+    Column {
+        name: text("name"),
+        kind: text("type"),
+        format: text("format"),
+        priority: priority.try_into().unwrap_or_default(),
+        description: text("description"),
+        value: Source::Path(text("jsonPath")),
     }
 }
