@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use builtin::parse;
 pub use definitions::definitions;
 pub use events::event_field;
 
@@ -59,7 +58,7 @@ pub struct Kind {
 /// What is known of the form of a kind's objects.
 #[derive(Debug)]
 pub enum Schema {
-    /// Of a built-in kind: its name among the [`definitions`]. Objects are checked by the Rust type.
+    /// Of a built-in kind: its name among the [`definitions`]. See [`Structural::of`].
     Builtin(Cow<'static, str>),
     /// A CustomResourceDefinition's.
     Custom(Box<Structural>),

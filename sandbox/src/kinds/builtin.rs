@@ -14,8 +14,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiext
 use k8s_openapi::{NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{Column, Kind, Schema};
 use crate::release::Release;
@@ -66,11 +64,9 @@ pub(super) struct Row {
     pub(super) definition: Cow<'static, str>,
     /// Adds the definitions of the kind and of all it consists of.
     pub(super) define: fn(&mut SchemaGenerator),
-    /// Whether an object can be decoded into the type.
-    parse: fn(Value) -> Result<(), serde_json::Error>,
 }
 
-fn row<T: Resource + JsonSchema + DeserializeOwned>() -> Row
+fn row<T: Resource + JsonSchema>() -> Row
 where
     T::Scope: 'static,
 {
@@ -82,7 +78,6 @@ where
         namespaced: TypeId::of::<T::Scope>() == TypeId::of::<NamespaceResourceScope>(),
         definition: T::schema_name(),
         define: |generator| drop(generator.subschema_for::<T>()),
-        parse: |object| serde_json::from_value::<T>(object).map(drop),
     }
 }
 
@@ -128,13 +123,4 @@ pub(super) fn kinds(release: Release) -> Vec<Kind> {
         })
     };
     ROWS.iter().filter_map(kind).collect()
-}
-
-/// Decodes an object into the Rust type of this name among the definitions.
-///
-/// # Errors
-/// A value that is of another type than its field.
-pub fn parse(definition: &str, object: &Value) -> Result<(), serde_json::Error> {
-    let row = ROWS.iter().find(|row| row.definition == definition);
-    row.map_or(Ok(()), |row| (row.parse)(object.clone()))
 }
