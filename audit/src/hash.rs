@@ -16,12 +16,12 @@ impl Sha256 {
         Self::from_digest(&digest::digest(&SHA256, bytes))
     }
 
-    /// From its hexadecimal digits; `None` if it is not exactly 64 of them.
+    /// From its hexadecimal digits; `None` if it is not exactly 64 lower-case ones.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
+        (hex::encode(bytes) == text).then_some(Self(bytes))
     }
 
     /// The 32 bytes.
@@ -58,7 +58,8 @@ impl Serialize for Sha256 {
 impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::from_hex(&text).ok_or_else(|| de::Error::custom("a SHA-256 is 64 hexadecimal digits"))
+        Self::from_hex(&text)
+            .ok_or_else(|| de::Error::custom("a SHA-256 is 64 lower-case hexadecimal digits"))
     }
 }
 

@@ -39,9 +39,14 @@ impl Serialize for KeyId {
 impl<'de> Deserialize<'de> for KeyId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut id = [0; 8];
-        hex::decode_to_slice(String::deserialize(deserializer)?, &mut id)
-            .map_err(|_| de::Error::custom("a key id is 16 hexadecimal digits"))?;
-        Ok(Self(id))
+        let text = String::deserialize(deserializer)?;
+        match hex::decode_to_slice(&text, &mut id) {
+            // One spelling only: nobody may change a letter unnoticed.
+            Ok(()) if hex::encode(id) == text => Ok(Self(id)),
+            _ => Err(de::Error::custom(
+                "a key id is 16 lower-case hexadecimal digits",
+            )),
+        }
     }
 }
 

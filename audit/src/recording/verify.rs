@@ -494,11 +494,12 @@ impl Contents {
         if self.unread {
             return Ok(());
         }
-        if manifest.verdict == Verdict::Complete && !self.lines.ended() {
-            return Err("says Complete, but the lines tell no end".to_owned());
+        // Whoever seals for a recorder that was killed knows no more than the chunks' headers, even if all were written.
+        if manifest.verdict != Verdict::Complete {
+            return Ok(());
         }
         if !self.lines.ended() {
-            return Ok(());
+            return Err("says Complete, but the lines tell no end".to_owned());
         }
         if self.end != manifest.end || self.transfers != manifest.transfers {
             return Err("tells another end, or other transfers, than the lines".to_owned());
