@@ -1,6 +1,5 @@
 //! What the parts of the sandbox share, and the handle of a running one.
 
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::rbac::bootstrap;
 use crate::auth::tokens::Tokens;
 use crate::clock::Clock;
 use crate::faults::Faults;
@@ -21,7 +21,7 @@ use crate::pki::Pki;
 use crate::release::Release;
 use crate::server::Audit;
 use crate::store::Store;
-use crate::{controllers, pods, server};
+use crate::{controllers, object, pods, server};
 
 /// Name of the one node.
 pub const NODE: &str = "sandbox";
@@ -91,7 +91,7 @@ impl Default for Options {
 pub struct Sandbox {
     cluster: Arc<Cluster>,
     // Removed last.
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: tempfile::TempDir,
 }
 
 impl Sandbox {
@@ -100,25 +100,16 @@ impl Sandbox {
     /// # Errors
     /// A port that is taken, an address that is not loopback, a directory that cannot be made.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let Options {
-            listen,
-            kubelet_listen,
-            release,
-            dir,
-        } = options;
-        let api = bind("API server", listen).await?;
-        let kubelet = bind("kubelet", kubelet_listen).await?;
-        let (dir, scratch) = if let Some(dir) = dir {
-            std::fs::create_dir_all(&dir)
-                .with_context(|| format!("failed to make the directory {}", dir.display()))?;
-            (dir, None)
-        } else {
-            let scratch = tempfile::Builder::new()
-                .prefix("drawbridge-sandbox-")
-                .tempdir()
-                .context("failed to make a scratch directory")?;
-            (scratch.path().to_owned(), Some(scratch))
-        };
+        let api = bind("API server", options.listen).await?;
+        let kubelet = bind("kubelet", options.kubelet_listen).await?;
+        let scratch = tempfile::Builder::new()
+            .prefix("drawbridge-sandbox-")
+            .tempdir()
+            .context("failed to make a scratch directory")?;
+        let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("failed to make the directory {}", dir.display()))?;
+        let release = options.release;
         let cluster = Arc::new(Cluster {
             store: Arc::default(),
             kinds: Kinds::builtin(release),
@@ -135,11 +126,9 @@ impl Sandbox {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let begin = crate::auth::rbac::bootstrap()
-            .into_iter()
-            .chain(NAMESPACES.map(namespace))
-            .chain([cluster.node()]);
-        for object in begin {
+        let namespaces = NAMESPACES.map(namespace);
+        let begin = bootstrap().into_iter().chain(namespaces);
+        for object in begin.chain([cluster.node()]) {
             cluster.plant(object)?;
         }
         let sandbox = Self {
@@ -173,9 +162,8 @@ impl Sandbox {
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<String> {
         let issued = self.cluster.pki.client(user, groups)?;
         let (certificate, key) = (encode(&issued.certificate), encode(&issued.key));
-        Ok(self.kubeconfig_of(&json!({
-            "client-certificate-data": certificate, "client-key-data": key,
-        })))
+        let user = json!({"client-certificate-data": certificate, "client-key-data": key});
+        Ok(self.kubeconfig_of(&user))
     }
 
     /// A kubeconfig with a bearer token, such as a ServiceAccount's.
@@ -187,12 +175,10 @@ impl Sandbox {
     /// JSON, which is YAML.
     fn kubeconfig_of(&self, user: &Value) -> String {
         let authority = encode(self.cluster.pki.authority());
-        let cluster = json!({"server": self.url(), "certificate-authority-data": authority});
-        let context = json!({"cluster": "sandbox", "user": "sandbox", "namespace": "default"});
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "sandbox",
-            "contexts": [{"name": "sandbox", "context": context}],
-            "clusters": [{"name": "sandbox", "cluster": cluster}],
+            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox", "namespace": "default"}}],
+            "clusters": [{"name": "sandbox", "cluster": {"server": self.url(), "certificate-authority-data": authority}}],
             "users": [{"name": "sandbox", "user": user}],
         });
         format!("{config:#}\n")
@@ -215,62 +201,47 @@ impl Drop for Sandbox {
 impl Cluster {
     /// Stores an object a cluster begins with.
     fn plant(&self, mut object: Value) -> anyhow::Result<()> {
-        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-        let (api_version, kind) = (text("apiVersion"), text("kind"));
-        let kind = self
-            .kinds
-            .of(&api_version, &kind)
-            .with_context(|| format!("no kind {kind} in {api_version}"))?;
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let kind = self.kinds.of(text("apiVersion"), text("kind"));
+        let kind = kind.with_context(|| format!("no kind {} is served", object["kind"]))?;
         self.stamp(&kind, &mut object);
-        let namespace = crate::object::namespace(&object).to_owned();
-        let name = crate::object::name(&object).to_owned();
-        self.store
-            .create(Self::place(&kind, &namespace, &name), object)
-            .with_context(|| format!("failed to store {} {name}", kind.plural))?;
+        let (namespace, name) = (object::namespace(&object), object::name(&object));
+        let key = Self::place(&kind, namespace, name);
+        self.store.create(key, object)?;
         Ok(())
     }
 
     /// The one node: this machine, as far as pods see it.
     fn node(&self) -> Value {
-        let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let version = format!("v1.{}.0", self.release.minor());
-        let mut node = json!({
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let now = format!("{:.0}", self.clock.now());
+        let features: &[&str] = match self.release {
+            Release::V1_36 => &["ExtendWebSocketsToKubelet"],
+            _ => &[],
+        };
+        json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": NODE, "labels": {
-                "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
+                "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
             }},
             "spec": {},
             "status": {
                 "addresses": [
-                    {"type": "InternalIP", "address": self.kubelet.ip().to_string()},
-                    {"type": "Hostname", "address": NODE},
+                    {"type": "InternalIP", "address": self.kubelet.ip()}, {"type": "Hostname", "address": NODE},
                 ],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": self.kubelet.port()}},
-                "conditions": [{
-                    "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status",
-                    "lastHeartbeatTime": now, "lastTransitionTime": now,
-                }],
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+                "declaredFeatures": features,
                 "nodeInfo": {
-                    "architecture": architecture(), "operatingSystem": "linux", "kubeletVersion": version,
-                    "kubeProxyVersion": version, "containerRuntimeVersion": "sandbox://processes",
-                    "kernelVersion": "", "osImage": "Drawbridge sandbox: local processes, no containers",
-                    "machineID": "", "systemUUID": "", "bootID": "",
+                    "kubeletVersion": format!("v1.{}.0", self.release.minor()), "operatingSystem": "linux", "architecture": arch,
+                    "containerRuntimeVersion": "sandbox://processes", "osImage": "local processes, no containers",
                 },
             },
-        });
-        if self.release >= Release::V1_36 {
-            node["status"]["declaredFeatures"] = json!(["ExtendWebSocketsToKubelet"]);
-        }
-        node
-    }
-}
-
-/// As Kubernetes names it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+        })
     }
 }
 
@@ -285,21 +256,11 @@ fn namespace(name: &str) -> Value {
 async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     if !address.ip().is_loopback() {
         bail!(
-            "{address} is no loopback address: whoever reaches the sandbox runs commands as you, so it is for this \
-             machine alone"
+            "{address} is no loopback address, and whoever reaches the sandbox runs commands as you"
         );
     }
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = if error.kind() == ErrorKind::AddrInUse {
-            format!(
-                "; something listens on port {} already, choose another",
-                address.port()
-            )
-        } else {
-            String::new()
-        };
-        anyhow::Error::new(error).context(format!("the {what} cannot listen on {address}{hint}"))
-    })
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("the {what} cannot listen on {address}; is the port taken?"))
 }
 
 fn encode(pem: &str) -> String {
@@ -307,59 +268,4 @@ fn encode(pem: &str) -> String {
 }
 
 #[cfg(test)]
-impl Cluster {
-    /// One that serves nothing, with the kinds built in and the roles every cluster begins with.
-    pub(crate) fn for_tests(release: Release) -> Arc<Self> {
-        let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
-        let cluster = Self {
-            store: Arc::default(),
-            kinds: Kinds::builtin(release),
-            clock: Clock::default(),
-            release,
-            pki: Pki::new().unwrap(),
-            tokens: Tokens::new().unwrap(),
-            faults: Faults::default(),
-            pods: crate::pods::Pods::default(),
-            address: nowhere,
-            kubelet: nowhere,
-            audit: Audit::nowhere(),
-            dir: PathBuf::new(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        for object in crate::auth::rbac::bootstrap() {
-            cluster.put(object);
-        }
-        Arc::new(cluster)
-    }
-
-    /// Where an object of a built-in kind is stored.
-    pub(crate) fn key(&self, object: &serde_json::Value) -> crate::store::Key {
-        let text = |field: &str| object[field].as_str().unwrap();
-        let kind = self.kinds.of(text("apiVersion"), text("kind")).unwrap();
-        crate::store::Key {
-            resource: kind.resource().into(),
-            namespace: crate::object::namespace(object).to_owned(),
-            name: crate::object::name(object).to_owned(),
-        }
-    }
-
-    /// Stores an object as it is, with a UID of its own unless it has one. Returns the UID.
-    pub(crate) fn put(&self, mut object: serde_json::Value) -> String {
-        let fresh = uuid::Uuid::new_v4().to_string();
-        let metadata = crate::object::metadata_mut(&mut object);
-        metadata.entry("uid").or_insert(fresh.into());
-        let uid = crate::object::uid(&object).to_owned();
-        self.store.create(self.key(&object), object).unwrap();
-        uid
-    }
-
-    /// Removes an object.
-    pub(crate) fn remove(&self, kind: &str, namespace: &str, name: &str) {
-        let key = self.key(&serde_json::json!({
-            "apiVersion": "v1", "kind": kind, "metadata": {"namespace": namespace, "name": name},
-        }));
-        let revision = crate::object::revision(&self.store.get(&key).unwrap());
-        self.store.remove(&key, revision).unwrap();
-    }
-}
+mod tests;

@@ -1,7 +1,6 @@
 //! What a test wants to go wrong.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -48,15 +47,10 @@ pub struct RequestFault {
     /// Requests that pass before it.
     #[serde(default)]
     pub after: u32,
-    /// Requests that fail then.
-    #[serde(default = "one")]
+    /// Requests that fail then; none if this is 0.
     pub times: u32,
     /// What they get.
     pub then: Answer,
-}
-
-fn one() -> u32 {
-    1
 }
 
 /// What a faulty request gets.
@@ -99,10 +93,9 @@ pub enum StreamFault {
 
 /// What `POST /sandbox/faults` orders, everything optional.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Order {
     /// Requests to fail.
-    #[serde(default)]
     pub requests: Vec<RequestFault>,
     /// What happens to watches from now on.
     pub watches: Option<WatchFault>,
@@ -111,9 +104,8 @@ pub struct Order {
     /// Whether the kubelet lives.
     pub kubelet: Option<bool>,
     /// Seconds to move the clock, back if negative.
-    pub advance_seconds: Option<i64>,
+    pub advance_seconds: i64,
     /// Whether to forget all changes up to now, so that watches from an older revision get 410.
-    #[serde(default)]
     pub compact: bool,
 }
 
@@ -130,21 +122,19 @@ impl Faults {
     #[must_use]
     pub fn answer(&self, verb: &str, resource: &str) -> Option<Answer> {
         let mut requests = self.lock();
+        let asked = |fault: &RequestFault| {
+            ["", verb].contains(&&*fault.verb) && ["", resource].contains(&&*fault.resource)
+        };
         let mut answer = None;
-        requests.retain_mut(|fault| {
-            let meant = (fault.verb.is_empty() || fault.verb == verb)
-                && (fault.resource.is_empty() || fault.resource == resource);
-            if !meant || answer.is_some() {
-                return true;
+        for fault in requests.iter_mut().filter(|fault| asked(fault)) {
+            if fault.after == 0 {
+                fault.times -= 1;
+                answer = Some(fault.then);
+                break;
             }
-            if fault.after > 0 {
-                fault.after -= 1;
-                return true;
-            }
-            answer = Some(fault.then);
-            fault.times -= 1;
-            fault.times > 0
-        });
+            fault.after -= 1;
+        }
+        requests.retain(|fault| fault.times > 0);
         answer
     }
 
@@ -175,37 +165,21 @@ impl Faults {
 impl Order {
     /// Carries it out.
     pub fn place(self, cluster: &Cluster) {
-        let Self {
-            requests,
-            watches,
-            streams,
-            kubelet,
-            advance_seconds,
-            compact,
-        } = self;
-        for fault in requests {
-            cluster.faults.request(fault);
-        }
-        if let Some(fault) = watches {
-            cluster.faults.watches.send_replace(fault);
-        }
-        if let Some(fault) = streams {
-            cluster.faults.streams.send_replace(fault);
-        }
-        if let Some(lives) = kubelet {
-            cluster.faults.kubelet.send_replace(lives);
-        }
-        if let Some(seconds) = advance_seconds {
-            cluster.clock.advance(SignedDuration::from_secs(seconds));
-        }
-        if compact {
+        let faults = &cluster.faults;
+        self.requests
+            .into_iter()
+            .for_each(|fault| faults.request(fault));
+        self.watches.map(|fault| faults.watches.send_replace(fault));
+        self.streams.map(|fault| faults.streams.send_replace(fault));
+        self.kubelet.map(|lives| faults.kubelet.send_replace(lives));
+        cluster
+            .clock
+            .advance(SignedDuration::from_secs(self.advance_seconds));
+        if self.compact {
             cluster.store.compact();
         }
     }
 }
-
-/// Time a kubelet that was killed takes to serve again after it is told to live.
-pub const KUBELET_RETURN: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -237,7 +211,7 @@ mod tests {
     #[test]
     fn what_was_ordered_can_be_taken_back() {
         let faults = Faults::default();
-        faults.request(serde_json::from_value(json!({"then": "reset"})).unwrap());
+        faults.request(serde_json::from_value(json!({"times": 1, "then": "reset"})).unwrap());
         faults.watches.send_replace(WatchFault::Refused);
         faults.kubelet.send_replace(false);
         faults.clear();

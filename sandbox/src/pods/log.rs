@@ -1,247 +1,132 @@
-//! What a container wrote: a file per start of it, in the format of the container runtimes, of bounded size.
+//! What a container wrote, line by line: the last 10 MiB of it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::poll_fn;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::select;
+use tokio::sync::{mpsc, watch};
 
-/// Size at which a file is put aside and the one put aside before is forgotten: the kubelet's `containerLogMaxSize`.
-pub(super) const MAX_FILE: u64 = 10 << 20;
-/// Longest line kept whole, as containerd has it; a longer one is written in parts.
+use super::process::Written;
+use super::query::Query;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::server::Body;
+use crate::status::Failure;
+
+/// Bytes kept of a log: the kubelet's `containerLogMaxSize`.
+const KEPT: usize = 10 << 20;
+/// Longest line kept whole, in bytes, as in containerd; a longer one becomes several.
 const MAX_LINE: usize = 16 << 10;
 
 /// The log of one start of a container.
+#[derive(Debug, Default)]
 pub(super) struct Log {
-    path: PathBuf,
-    inner: Mutex<Inner>,
-    /// Grows with every write; `None` once nothing more will come.
-    written: watch::Sender<Option<u64>>,
-}
-
-struct Inner {
-    file: File,
-    size: u64,
-    /// How many files were put aside.
-    generation: u64,
-    /// The line each stream has begun.
-    partial: [Vec<u8>; 2],
-}
-
-/// A place in a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    generation: u64,
-    offset: u64,
-}
-
-/// One entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) time: Timestamp,
-    /// With the newline, unless it is the first part of a long line.
-    pub(super) text: Vec<u8>,
-    /// Bytes it takes in the file.
-    stored: u64,
-}
-
-impl Line {
-    pub(super) fn stored(&self) -> u64 {
-        self.stored
-    }
-}
-
-impl Place {
-    pub(super) fn back(self, bytes: u64) -> Self {
-        Self {
-            offset: self.offset.saturating_sub(bytes),
-            ..self
-        }
-    }
-
-    pub(super) fn forward(self, bytes: u64) -> Self {
-        Self {
-            offset: self.offset + bytes,
-            ..self
-        }
-    }
+    lines: VecDeque<(Timestamp, Bytes)>,
+    /// Bytes in `lines`.
+    size: usize,
+    /// Lines forgotten before those.
+    forgotten: usize,
+    /// Whether nothing more will come.
+    pub(super) over: bool,
 }
 
 impl Log {
-    /// An empty log in a new file.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+    fn push(&mut self, now: Timestamp, line: &mut Vec<u8>) {
+        self.size += line.len();
+        self.lines.push_back((now, std::mem::take(line).into()));
+        while self.size > KEPT {
+            let (_, oldest) = self.lines.pop_front().unwrap_or_default();
+            self.size -= oldest.len();
+            self.forgotten += 1;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            inner: Mutex::new(Inner {
-                file: File::create(path)?,
-                size: 0,
-                generation: 0,
-                partial: [Vec::new(), Vec::new()],
-            }),
-            written: watch::Sender::new(Some(0)),
-        })
     }
 
-    /// Adds what was read from standard output (0) or standard error (1).
-    pub(super) fn append(&self, stream: usize, data: &[u8], now: Timestamp) {
-        let mut inner = self.lock();
-        let mut out = Vec::with_capacity(data.len() + 64);
-        for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            for part in piece.chunks(MAX_LINE) {
-                let partial = &mut inner.partial[stream];
-                partial.extend_from_slice(part);
-                if partial.ends_with(b"\n") || partial.len() >= MAX_LINE {
-                    entry(&mut out, stream, partial, now);
-                    partial.clear();
+    fn end(&self) -> usize {
+        self.forgotten + self.lines.len()
+    }
+}
+
+/// Keeps what a process writes until it ends.
+pub(super) async fn keep(
+    log: &watch::Sender<Log>,
+    mut written: mpsc::Receiver<Written>,
+    clock: &Clock,
+) {
+    let mut begun = [Vec::new(), Vec::new(), Vec::new()];
+    while let Some((channel, data)) = written.recv().await {
+        let line = &mut begun[usize::from(channel)];
+        log.send_modify(|log| {
+            let lines = data.split_inclusive(|byte| *byte == b'\n');
+            for part in lines.flat_map(|line| line.chunks(MAX_LINE)) {
+                line.extend_from_slice(part);
+                if line.ends_with(b"\n") || line.len() >= MAX_LINE {
+                    log.push(clock.now(), line);
                 }
             }
-        }
-        self.store(&mut inner, &out);
+        });
     }
+    log.send_modify(|log| {
+        let unfinished = begun.iter_mut().filter(|line| !line.is_empty());
+        unfinished.for_each(|line| log.push(clock.now(), line));
+        log.over = true;
+    });
+}
 
-    /// Writes lines that were begun, and tells who follows that this was all.
-    pub(super) fn finish(&self, now: Timestamp) {
-        let mut inner = self.lock();
-        for stream in 0..2 {
-            let partial = std::mem::take(&mut inner.partial[stream]);
-            if !partial.is_empty() {
-                let mut out = Vec::new();
-                entry(&mut out, stream, &partial, now);
-                self.store(&mut inner, &out);
-            }
-        }
-        self.written.send_replace(None);
-    }
-
-    /// For waiting until there is more.
-    pub(super) fn written(&self) -> watch::Receiver<Option<u64>> {
-        self.written.subscribe()
-    }
-
-    /// Entries from `place` on, up to about `limit` bytes of the file, and the place after them. A place that was
-    /// forgotten meanwhile is the beginning of what is kept.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn read(&self, place: Place, limit: u64) -> io::Result<(Vec<Line>, Place)> {
-        let inner = self.lock();
-        let oldest = inner.generation.saturating_sub(1);
-        let mut place = if place.generation < oldest {
-            Place {
-                generation: oldest,
-                offset: 0,
-            }
-        } else {
-            place
-        };
-        loop {
-            let path = if place.generation == inner.generation {
-                self.path.clone()
-            } else {
-                aside(&self.path)
-            };
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(place.offset))?;
-            let mut data = Vec::new();
-            file.take(limit).read_to_end(&mut data)?;
-            let whole = data
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1);
-            if whole > 0 {
-                place.offset += whole as u64;
-                let lines = data[..whole]
-                    .split_inclusive(|byte| *byte == b'\n')
-                    .filter_map(parse)
-                    .collect();
-                return Ok((lines, place));
-            }
-            if place.generation == inner.generation {
-                return Ok((Vec::new(), place));
-            }
-            place = Place {
-                generation: place.generation + 1,
-                offset: 0,
-            };
-        }
-    }
-
-    /// Removes its files.
-    pub(super) fn forget(&self) {
-        for path in [&self.path, &aside(&self.path)] {
-            let _ = std::fs::remove_file(path); // the one put aside is often not there
-        }
-    }
-
-    fn store(&self, inner: &mut Inner, data: &[u8]) {
-        if inner.size > 0 && inner.size + data.len() as u64 > MAX_FILE {
-            let fresh = std::fs::rename(&self.path, aside(&self.path)).and_then(|()| {
-                OpenOptions::new()
-                    .create_new(true)
-                    .append(true)
-                    .open(&self.path)
-            });
-            match fresh {
-                Ok(file) => {
-                    inner.file = file;
-                    inner.size = 0;
-                    inner.generation += 1;
+/// Answers with what is asked for of a log.
+///
+/// # Errors
+/// 400 for a number that is none.
+pub(super) fn answer(
+    cluster: &Arc<Cluster>,
+    mut log: watch::Receiver<Log>,
+    query: &Query,
+) -> Result<Response<Body>, Failure> {
+    let (follow, stamps) = (query.flag("follow"), query.flag("timestamps"));
+    let mut left = query.number("limitBytes")?.unwrap_or(usize::MAX);
+    let tail = query.number("tailLines")?.unwrap_or(usize::MAX);
+    let mut place = log.borrow().end().saturating_sub(tail);
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(1);
+    let stop = cluster.stop.clone();
+    cluster.tasks.spawn(async move {
+        while left > 0 {
+            let more = log.wait_for(|log| log.end() > place || log.over || !follow);
+            let mut piece = Vec::new();
+            select! {
+                Ok(log) = more => {
+                    for (time, line) in log.lines.iter().skip(place.saturating_sub(log.forgotten)) {
+                        if stamps {
+                            piece.extend_from_slice(format!("{time:.9} ").as_bytes());
+                        }
+                        piece.extend_from_slice(line);
+                    }
+                    place = log.end();
                 }
-                Err(error) => tracing::warn!(%error, "failed to rotate a container's log"),
+                () = sender.closed() => {}
+                () = stop.cancelled() => {}
+                else => {}
+            }
+            piece.truncate(left);
+            left -= piece.len();
+            if piece.is_empty() || sender.send(piece.into()).await.is_err() {
+                return;
             }
         }
-        if let Err(error) = inner.file.write_all(data) {
-            tracing::warn!(%error, "failed to write a container's log");
-        }
-        inner.size += data.len() as u64;
-        self.written
-            .send_modify(|written| *written = written.map(|so_far| so_far + data.len() as u64));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn aside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
-}
-
-/// `time stream F|P text`
-fn entry(out: &mut Vec<u8>, stream: usize, text: &[u8], now: Timestamp) {
-    let name = ["stdout", "stderr"][stream];
-    let whole = text.ends_with(b"\n");
-    let tag = if whole { 'F' } else { 'P' };
-    out.extend_from_slice(format!("{now:.9} {name} {tag} ").as_bytes());
-    out.extend_from_slice(text);
-    if !whole {
-        out.push(b'\n');
-    }
-}
-
-fn parse(entry: &[u8]) -> Option<Line> {
-    let mut fields = entry.splitn(4, |byte| *byte == b' ');
-    let time = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let whole = fields.nth(1)? == b"F";
-    let mut text = fields.next()?.to_vec();
-    if !whole {
-        text.pop();
-    }
-    Some(Line {
-        time,
-        text,
-        stored: entry.len() as u64,
-    })
+    });
+    let frames = poll_fn(move |context| {
+        let piece = pieces.poll_recv(context);
+        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed());
+    let text = HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -250,15 +135,20 @@ mod tests {
 
     use super::*;
 
-    fn log() -> (tempfile::TempDir, Log) {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::create(&dir.path().join("app-0.log")).unwrap();
-        (dir, log)
-    }
-
-    fn text(log: &Log) -> Vec<u8> {
-        let (lines, _) = log.read(Place::default(), u64::MAX).unwrap();
-        lines.into_iter().flat_map(|line| line.text).collect()
+    async fn kept(pieces: Vec<Vec<u8>>) -> (usize, Vec<u8>) {
+        let log = watch::Sender::<Log>::default();
+        let (sender, written) = mpsc::channel(1);
+        let write = async move {
+            for piece in pieces {
+                sender.send((1, piece.into())).await.unwrap();
+            }
+        };
+        let clock = Clock::default();
+        tokio::join!(write, keep(&log, written, &clock));
+        let log = log.borrow();
+        let lines: Vec<&[u8]> = log.lines.iter().map(|(_, line)| &**line).collect();
+        assert!(log.over && log.size == lines.concat().len());
+        (log.end(), lines.concat())
     }
 
     proptest! {
@@ -267,41 +157,16 @@ mod tests {
             prop_oneof![Just(b'\n'), any::<u8>()], 0..60), 0..4), long in 0..40_000usize) {
             let mut pieces = pieces;
             pieces.push(vec![b'x'; long]);
-            let (_dir, log) = log();
-            for piece in &pieces {
-                log.append(0, piece, Timestamp::UNIX_EPOCH);
-            }
-            log.finish(Timestamp::UNIX_EPOCH);
-            prop_assert_eq!(text(&log), pieces.concat());
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (_, text) = runtime.block_on(kept(pieces.clone()));
+            prop_assert_eq!(text, pieces.concat());
         }
     }
 
-    #[test]
-    fn a_log_never_keeps_more_than_two_files() {
-        let (dir, log) = log();
+    #[tokio::test]
+    async fn a_log_keeps_its_last_ten_mebibytes() {
         let line = [&[b'x'; 9_999][..], b"\n"].concat();
-        for _ in 0..4_000 {
-            log.append(0, &line, Timestamp::UNIX_EPOCH);
-        }
-        let sizes: Vec<u64> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().metadata().unwrap().len())
-            .collect();
-        assert_eq!(sizes.len(), 2);
-        assert!(sizes.iter().all(|size| *size <= MAX_FILE), "{sizes:?}");
-    }
-
-    #[test]
-    fn who_follows_a_log_across_a_rotation_misses_nothing() {
-        let (_dir, log) = log();
-        let (mut place, mut read) = (Place::default(), 0);
-        let line = [&[b'x'; 9_999][..], b"\n"].concat();
-        for _ in 0..2_500 {
-            log.append(0, &line, Timestamp::UNIX_EPOCH);
-            let (lines, next) = log.read(place, 1 << 20).unwrap();
-            read += lines.len();
-            place = next;
-        }
-        assert_eq!(read, 2_500);
+        let (count, text) = kept(vec![line; 2_000]).await;
+        assert_eq!((count, text.len()), (2_000, KEPT / 10_000 * 10_000));
     }
 }
