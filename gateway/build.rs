@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
 /// What the page is made from, below `gateway/web`. A change in any of it builds the page again; nothing else does.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "src",
     "index.html",
+    "replay.html",
     "package.json",
     "package-lock.json",
     "vite.config.js",

@@ -28,6 +28,7 @@ use crate::lobby::Lobby;
 use crate::metrics::Metrics;
 use crate::open::Open;
 use crate::origin::Origin;
+use crate::people::People;
 use crate::pods::Pods;
 use crate::recall::Recall;
 use crate::sessions::Sessions;
@@ -180,6 +181,11 @@ impl Args {
             sessions_namespace.clone(),
             Arc::clone(&metrics),
         );
+        let people = People::new(
+            client.clone(),
+            sessions_namespace.clone(),
+            Arc::clone(&metrics),
+        );
         let pods = Pods::new(client.clone());
         let upstream = match way {
             Way::ApiServer => {
@@ -201,6 +207,8 @@ impl Args {
             sessions,
             open: Arc::clone(&open),
             upstream,
+            people,
+            library: None,
             pods,
             cluster: client,
             recall: Recall::default(),

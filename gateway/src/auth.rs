@@ -1,6 +1,6 @@
 //! Whose a token is: asked of the API server (`TokenReview`), remembered for a moment.
 //!
-//! The answer is the UID of a session, and nothing more: what that session allows, and whether it still does, is read from
+//! Of a session's token the answer is the session's UID, and nothing more: what that session allows, and whether it still does, is read from
 //! the index on every request. Remembering an answer therefore never outlives a revocation.
 
 use std::collections::HashMap;
@@ -47,7 +47,8 @@ pub trait Reviewer: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct ApiServer {
     reviews: Api<TokenReview>,
-    audience: String,
+    /// `None`: the API server's own.
+    audience: Option<String>,
 }
 
 impl ApiServer {
@@ -56,7 +57,16 @@ impl ApiServer {
     pub fn new(client: kube::Client, audience: String) -> Self {
         Self {
             reviews: Api::all(client),
-            audience,
+            audience: Some(audience),
+        }
+    }
+
+    /// Asks whether tokens are good for the API server itself.
+    #[must_use]
+    pub fn for_its_own(client: kube::Client) -> Self {
+        Self {
+            reviews: Api::all(client),
+            audience: None,
         }
     }
 }
@@ -70,7 +80,7 @@ impl Reviewer for ApiServer {
             let question = TokenReview {
                 metadata: ObjectMeta::default(),
                 spec: TokenReviewSpec {
-                    audiences: Some(vec![self.audience.clone()]),
+                    audiences: self.audience.clone().map(|audience| vec![audience]),
                     token: Some(token.expose().to_owned()),
                 },
                 status: None,
@@ -84,12 +94,11 @@ impl Reviewer for ApiServer {
     }
 }
 
-/// Knows whose tokens are.
-pub struct Auth {
+/// Knows whose tokens are: of which session, unless it was made to tell something else.
+pub struct Auth<A = Arc<str>> {
     reviewer: Box<dyn Reviewer>,
-    audience: String,
-    sessions_namespace: String,
-    remembered: Mutex<HashMap<Key, Slot>>,
+    judge: Judge<A>,
+    remembered: Mutex<HashMap<Key, Slot<A>>>,
     asking: Semaphore,
     metrics: Arc<Metrics>,
 }
@@ -97,19 +106,22 @@ pub struct Auth {
 /// SHA-256 of the token; the token itself is not kept.
 type Key = [u8; 32];
 
-enum Slot {
-    Known { answer: Answer, until: Instant },
-    Asked(watch::Receiver<Option<Answer>>),
+enum Slot<A> {
+    Known { answer: Answer<A>, until: Instant },
+    Asked(watch::Receiver<Option<Answer<A>>>),
 }
 
-/// The session's UID, or why there is none.
-type Answer = Result<Arc<str>, Failure>;
+/// Whose a token is, or why nobody's.
+type Answer<A> = Result<A, Failure>;
 
-/// Why no session could be named.
+/// Whom a review names, if it says yes.
+type Judge<A> = Box<dyn Fn(&TokenReviewStatus) -> Option<A> + Send + Sync>;
+
+/// Why nobody could be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Failure {
     #[error(
-        "the API server does not take this token for a session's: it may have expired, or its session may have ended"
+        "the API server does not take this token: it may have expired, or its session may have ended"
     )]
     Rejected,
     #[error("the API server could not be asked whose token this is; try again")]
@@ -125,7 +137,7 @@ impl From<Failure> for Refusal {
     }
 }
 
-impl Auth {
+impl Auth<Arc<str>> {
     /// Asks `reviewer`, and takes only answers that name `audience` and an account in `sessions_namespace`.
     #[must_use]
     pub fn new(
@@ -134,23 +146,37 @@ impl Auth {
         sessions_namespace: String,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let judge = move |status: &TokenReviewStatus| {
+            judge(status, &audience, &sessions_namespace).map(Arc::from)
+        };
+        Self::judging(reviewer, judge, metrics)
+    }
+}
+
+impl<A: Clone + Send + Sync + 'static> Auth<A> {
+    /// Asks `reviewer`, and lets `judge` say whom its answer names.
+    #[must_use]
+    pub fn judging(
+        reviewer: impl Reviewer,
+        judge: impl Fn(&TokenReviewStatus) -> Option<A> + Send + Sync + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             reviewer: Box::new(reviewer),
-            audience,
-            sessions_namespace,
+            judge: Box::new(judge),
             remembered: Mutex::default(),
             asking: Semaphore::new(MAX_ASKING),
             metrics,
         }
     }
 
-    /// The UID of the session a token is of.
+    /// Whose a token is.
     ///
     /// The same token is asked about once, however many requests bring it at the same time.
     ///
     /// # Errors
     /// 401 when it is nobody's, 503 when nobody could say.
-    pub async fn identify(self: &Arc<Self>, token: &Bearer) -> Result<Arc<str>, Refusal> {
+    pub async fn identify(self: &Arc<Self>, token: &Bearer) -> Result<A, Refusal> {
         let key: Key = Sha256::digest(token.expose().as_bytes()).into();
         let mut answer = {
             let mut slots = self.lock();
@@ -180,15 +206,15 @@ impl Auth {
         Ok(answer.unwrap_or(Err(Failure::Failed))?)
     }
 
-    async fn ask(self: Arc<Self>, key: Key, token: Bearer, tell: watch::Sender<Option<Answer>>) {
+    async fn ask(self: Arc<Self>, key: Key, token: Bearer, tell: watch::Sender<Option<Answer<A>>>) {
         let asked = timeout(TIMEOUT, async {
             let _turn = self.asking.acquire().await;
             self.reviewer.review(&token).await
         });
         let (answer, keep, result) = match asked.await {
             Ok(Ok(status)) => {
-                if let Some(uid) = judge(&status, &self.audience, &self.sessions_namespace) {
-                    (Ok(Arc::from(uid)), ACCEPTED_FOR, Review::accepted)
+                if let Some(whose) = (self.judge)(&status) {
+                    (Ok(whose), ACCEPTED_FOR, Review::accepted)
                 } else {
                     debug!(error = status.error, "a token was rejected");
                     (Err(Failure::Rejected), REJECTED_FOR, Review::rejected)
@@ -220,7 +246,7 @@ impl Auth {
         let _ = tell.send(Some(answer)); // everybody may have hung up
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot<A>>> {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -229,7 +255,7 @@ impl Auth {
 
 /// Makes room for one more: what is over goes first, then what would be over next. Open questions stay; the lobby bounds
 /// how many there can be.
-fn make_room(slots: &mut HashMap<Key, Slot>) {
+fn make_room<A>(slots: &mut HashMap<Key, Slot<A>>) {
     if slots.len() < MAX_REMEMBERED {
         return;
     }

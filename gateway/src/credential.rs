@@ -59,18 +59,47 @@ pub fn token(
     offer: &Offer,
     sessions_namespace: &str,
 ) -> Result<Claim, Refusal> {
+    match read(headers, offer, sessions_namespace)? {
+        Credential::Session(claim) => Ok(claim),
+        Credential::Other(_) => Err(unauthenticated(
+            "this is not a session's token: take it from the Secret that the session's status names",
+        )),
+    }
+}
+
+/// A token of whatever kind. Nothing is proved yet.
+#[derive(Debug)]
+pub enum Credential {
+    /// Of the shape of a session's.
+    Session(Claim),
+    /// Any other: an ordinary identity's, if it is any.
+    Other(Bearer),
+}
+
+/// The token of a request.
+///
+/// # Errors
+/// 401, when there is none, or what is there is none.
+pub fn read(
+    headers: &HeaderMap,
+    offer: &Offer,
+    sessions_namespace: &str,
+) -> Result<Credential, Refusal> {
     let token = match authorization(headers)? {
         Some(token) => token,
         None => offer.bearer.clone().ok_or_else(|| {
             unauthenticated("no token: send the session's token as `Authorization: Bearer …`")
         })?,
     };
-    let session = claimed(token.expose(), sessions_namespace).ok_or_else(|| {
-        unauthenticated(
-            "this is not a session's token: take it from the Secret that the session's status names",
-        )
-    })?;
-    Ok(Claim { token, session })
+    if token.expose().len() > MAX_TOKEN {
+        return Err(unauthenticated(
+            "the token is longer than any that is taken",
+        ));
+    }
+    Ok(match claimed(token.expose(), sessions_namespace) {
+        Some(session) => Credential::Session(Claim { token, session }),
+        None => Credential::Other(token),
+    })
 }
 
 fn authorization(headers: &HeaderMap) -> Result<Option<Bearer>, Refusal> {
@@ -105,9 +134,6 @@ struct Claims {
 
 /// The session whose account a token says it is of. It may lie.
 fn claimed(token: &str, sessions_namespace: &str) -> Option<String> {
-    if token.len() > MAX_TOKEN {
-        return None;
-    }
     let mut parts = token.split('.');
     let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
     if header.is_empty() || signature.is_empty() || parts.next().is_some() {

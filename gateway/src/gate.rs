@@ -10,7 +10,6 @@ use drawbridge_crds::names;
 use drawbridge_protocol::subprotocol::Offer;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
@@ -21,9 +20,11 @@ use crate::bridge::Limits;
 use crate::clock::Clock;
 use crate::grant::{self, Ask, Denied};
 use crate::lobby::Place;
+use crate::look::library::Library;
 use crate::metrics::{Metrics, RefusalLabels};
 use crate::open::Open;
 use crate::origin::{self, Origin};
+use crate::people::People;
 use crate::pods::Pods;
 use crate::recall::Recall;
 use crate::refusal::{Body, Kind, Refusal};
@@ -48,6 +49,10 @@ pub struct Gate {
     pub open: Arc<Open>,
     /// The way to the pods.
     pub upstream: Upstream,
+    /// Who may look without a session.
+    pub people: People,
+    /// The recordings; `None`: none are kept here.
+    pub library: Option<Library>,
     /// Pod objects.
     pub pods: Pods,
     /// The API server's version.
@@ -140,8 +145,23 @@ impl Gate {
         }
         origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
         let offer = credential::offer(request.headers()).map_err(strangers)?;
+        if let Route::Look(look) = route {
+            return Box::pin(self.look(request, &offer, look, peer)).await;
+        }
         let claim = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
             .map_err(strangers)?;
+        let session = self.session(claim, peer).await?;
+        let answer = self.route(request, &offer, &session, route, peer).await;
+        answer.inspect_err(|refusal| log_refusal(refusal, &session, peer))
+    }
+
+    /// The session whose token it is. Whoever brought it leaves the lobby.
+    pub(crate) async fn session(
+        &self,
+        claim: credential::Claim,
+        peer: &Peer,
+    ) -> Result<Arc<Session>, Refusal> {
+        let strangers = |refusal| log_stranger(refusal, peer);
         // Before the API server is asked: a token of no session cannot be good, and costs nobody anything.
         if self.sessions.settled(&claim.session).await.is_none() {
             return Err(strangers(self.unknown()));
@@ -149,12 +169,9 @@ impl Gate {
         let uid = self.auth.identify(&claim.token).await.map_err(strangers)?;
         drop(claim);
         peer.place.leave();
-        let session = self
-            .sessions
+        self.sessions
             .get(&uid)
-            .ok_or_else(|| strangers(self.unknown()))?;
-        let answer = self.route(request, &offer, &session, route, peer).await;
-        answer.inspect_err(|refusal| log_refusal(refusal, &session, peer))
+            .ok_or_else(|| strangers(self.unknown()))
     }
 
     fn unknown(&self) -> Refusal {
@@ -207,6 +224,8 @@ impl Gate {
                 Ok(document(self.summary(session)))
             }
             Route::Stream(stream) => self.stream(request, offer, session, stream, peer).await,
+            // Answered before.
+            Route::Look(look) => self.look(request, offer, look, peer).await,
             // Answered before anybody is asked who they are.
             Route::Web(page) => Ok(web::serve(&page, request.method(), request.headers())),
             Route::Console {
@@ -241,7 +260,7 @@ impl Gate {
         document_.await.map(document)
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         let busy = || {
             Refusal::new(
                 Kind::Unavailable,
@@ -350,7 +369,7 @@ fn alive(session: &Session, gate: &Gate) -> Result<(), Denied> {
 }
 
 /// Anybody can cause these, in any number.
-fn log_stranger(refusal: Refusal, peer: &Peer) -> Refusal {
+pub(crate) fn log_stranger(refusal: Refusal, peer: &Peer) -> Refusal {
     debug!(
         client = %peer.addr, code = refusal.code(), reason = refusal.kind().label(), why = refusal.public(),
         error = chain(&refusal), "refused"
@@ -359,7 +378,7 @@ fn log_stranger(refusal: Refusal, peer: &Peer) -> Refusal {
 }
 
 /// Only holders of a good token cause these.
-fn log_refusal(refusal: &Refusal, session: &Session, peer: &Peer) {
+pub(crate) fn log_refusal(refusal: &Refusal, session: &Session, peer: &Peer) {
     let (code, reason, why) = (refusal.code(), refusal.kind().label(), refusal.public());
     let error = chain(refusal);
     let Session {
@@ -391,8 +410,8 @@ pub(crate) fn chain(refusal: &Refusal) -> Option<String> {
     Some(text)
 }
 
-fn document(json: Bytes) -> Response<Body> {
-    let mut response = Response::new(Full::new(json));
+pub(crate) fn document(json: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -10,13 +10,11 @@ use http::header::{
     WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 use crate::grant::Denied;
 
-/// What the body of every answer here is made of.
-pub type Body = Full<Bytes>;
+pub use crate::body::Body;
 
 /// Which kind of refusal; the label of the metric.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
@@ -41,6 +39,8 @@ pub enum Kind {
     Method,
     /// 414
     TooLong,
+    /// 404: there is no such recording, or it cannot be shown.
+    NoRecording,
     /// 429: the session has as many connections as it may.
     TooManyConnections,
     /// 400: the upstream cannot do what the client needs.
@@ -61,6 +61,7 @@ impl Kind {
             Self::Malformed | Self::WebSocketVersion | Self::Unsupported => 400,
             Self::Unauthenticated | Self::Ended => 401,
             Self::NotGranted | Self::ForeignOrigin | Self::NotServed | Self::NoSubprotocol => 403,
+            Self::NoRecording => 404,
             Self::Method => 405,
             Self::TooLong => 414,
             Self::TooManyConnections => 429,
@@ -82,6 +83,7 @@ impl Kind {
             Self::NoSubprotocol => "no_subprotocol",
             Self::Malformed => "malformed",
             Self::WebSocketVersion => "websocket_version",
+            Self::NoRecording => "no_recording",
             Self::Method => "method",
             Self::TooLong => "too_long",
             Self::TooManyConnections => "too_many_connections",
@@ -199,7 +201,7 @@ impl Refusal {
                     .http_json(),
             ),
         };
-        let mut response = Response::new(Full::new(json));
+        let mut response = Response::new(Body::from(json));
         *response.status_mut() =
             StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

@@ -5,6 +5,7 @@ mod query;
 use drawbridge_protocol::transcode::Streams;
 use http::Method;
 use percent_encoding::percent_decode_str;
+use uuid::Uuid;
 
 use crate::refusal::{Kind, Refusal};
 use crate::web::Page;
@@ -49,6 +50,8 @@ pub enum Route {
         /// Whether to allocate a TTY. Default: yes.
         tty: bool,
     },
+    /// `GET /sessions/{namespace}/{name}/recordings…`
+    Look(Look),
     /// `GET /ui/…`: the page with a terminal in it.
     Web(Page),
 }
@@ -81,6 +84,30 @@ pub struct Stream {
     pub command: Vec<String>,
     /// Streams in the query. At least one of stdin, stdout, stderr; stderr only without a TTY.
     pub streams: Streams,
+}
+
+/// A request for what is recorded of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Namespace in the path.
+    pub namespace: String,
+    /// Session in the path.
+    pub name: String,
+    /// What of it.
+    pub at: LookAt,
+}
+
+/// What of a session's recordings is asked for. Ids are in their usual form: 36 lower-case characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAt {
+    /// `…/recordings`: which there are.
+    List,
+    /// `…/recordings/{id}`: its manifest.
+    Manifest(Uuid),
+    /// `…/recordings/{id}/cast`: what happened, for players.
+    Cast(Uuid),
+    /// `…/recordings/{id}/live`: a WebSocket with what happened until now, and then what happens.
+    Live(Uuid),
 }
 
 /// What is done with a container.
@@ -177,6 +204,11 @@ pub fn route(
             namespace: (*namespace).to_owned(),
             name: (*name).to_owned(),
         },
+        ["sessions", namespace, name, "recordings", rest @ ..] => Route::Look(Look {
+            namespace: (*namespace).to_owned(),
+            name: (*name).to_owned(),
+            at: look_at(rest)?,
+        }),
         ["sessions", namespace, name, "console"] => {
             return console(method, namespace, name, query);
         }
@@ -190,6 +222,22 @@ pub fn route(
         Ok(route)
     } else {
         Err(Refusal::new(Kind::Method, "only GET is served here"))
+    }
+}
+
+fn look_at(path: &[&str]) -> Result<LookAt, Refusal> {
+    let id = |text: &str| {
+        Uuid::try_parse(text)
+            .ok()
+            .filter(|id| id.to_string() == text)
+            .ok_or_else(not_served)
+    };
+    match path {
+        [] => Ok(LookAt::List),
+        [text] => id(text).map(LookAt::Manifest),
+        [text, "cast"] => id(text).map(LookAt::Cast),
+        [text, "live"] => id(text).map(LookAt::Live),
+        _ => Err(not_served()),
     }
 }
 
@@ -304,6 +352,14 @@ mod tests {
             namespace: "shop".into(),
             pod: "web".into(),
         };
+        let id = Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057);
+        let look = |at| {
+            Route::Look(Look {
+                namespace: "shop".into(),
+                name: "fix-cart".into(),
+                at,
+            })
+        };
         for (uri, want) in [
             ("/api", Route::Discovery(Discovery::Api)),
             ("/api?timeout=32s", Route::Discovery(Discovery::Api)),
@@ -339,6 +395,19 @@ mod tests {
                     tty: false,
                 },
             ),
+            ("/sessions/shop/fix-cart/recordings", look(LookAt::List)),
+            (
+                "/sessions/shop/fix-cart/recordings/01890a5d-ac96-774b-bcce-b302099a8057",
+                look(LookAt::Manifest(id)),
+            ),
+            (
+                "/sessions/shop/fix-cart/recordings/01890a5d-ac96-774b-bcce-b302099a8057/cast",
+                look(LookAt::Cast(id)),
+            ),
+            (
+                "/sessions/shop/fix-cart/recordings/01890a5d-ac96-774b-bcce-b302099a8057/live",
+                look(LookAt::Live(id)),
+            ),
             ("/ui", Route::Web(Page::NoSlash)),
             ("/ui/", Route::Web(Page::File("index.html".into()))),
             (
@@ -370,6 +439,13 @@ mod tests {
             "/api/../api",
             "/c/production/api",
             "/sessions/shop",
+            "/sessions/shop/fix-cart/recordings/",
+            "/sessions/shop/fix-cart/recordings/..",
+            "/sessions/shop/fix-cart/recordings/%2e%2e%2fother",
+            "/sessions/shop/fix-cart/recordings/01890A5D-AC96-774B-BCCE-B302099A8057",
+            "/sessions/shop/fix-cart/recordings/01890a5dac96774bbcceb302099a8057",
+            "/sessions/shop/fix-cart/recordings/01890a5d-ac96-774b-bcce-b302099a8057/manifest.json",
+            "/sessions/shop/fix-cart/recordings/01890a5d-ac96-774b-bcce-b302099a8057/cast/",
             "/api/v1/namespaces/shop/secrets/x",
             "/api/v1/namespaces/shop/pods/%ff",
             "/livez",

@@ -59,6 +59,17 @@ impl Sessions {
             .cloned()
     }
 
+    /// The session of this name, if it is there now. Looks at every session.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Option<Arc<Session>> {
+        self.by_uid
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .find(|session| session.name == name && session.namespace == namespace)
+            .cloned()
+    }
+
     /// The session with this UID, waiting up to 1 s while it is unknown or not granted yet: a user who read the token out
     /// of the Secret can be here before the watch event is.
     pub async fn settled(&self, uid: &str) -> Option<Arc<Session>> {

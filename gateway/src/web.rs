@@ -13,7 +13,6 @@ use http::header::{
     ETAG, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
 use crate::refusal::Body;
@@ -87,7 +86,7 @@ pub fn serve(page: &Page, method: &Method, headers: &HeaderMap) -> Response<Body
 }
 
 fn text(code: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(
@@ -107,7 +106,7 @@ fn file(number: usize, asked: &HeaderMap) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        Response::new(Full::new(Bytes::from_static(bytes)))
+        Response::new(Body::from(Bytes::from_static(bytes)))
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind(asset.path)));

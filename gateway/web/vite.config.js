@@ -27,6 +27,7 @@ export default defineConfig({
   base: './',
   publicDir: false,
   build: {
+    rolldownOptions: { input: ['index.html', 'replay.html'] },
     target: 'es2022',
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

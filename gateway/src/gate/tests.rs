@@ -19,6 +19,7 @@ use crate::auth::tests::yes;
 use crate::credential::tests::jwt;
 use crate::listener::Door;
 use crate::lobby::Lobby;
+use crate::people::tests::people;
 use crate::pods::tests::{Asked, cluster};
 use crate::session::tests::{object, object_with};
 use crate::transport::Transport;
@@ -34,7 +35,7 @@ impl Reviewer for Sealed {
         token: &'a drawbridge_protocol::subprotocol::Bearer,
     ) -> BoxFuture<'a, Result<TokenReviewStatus, kube::Error>> {
         Box::pin(async move {
-            let known = ["6f1c", "gone"]
+            let known = ["6f1c", "0b5e", "gone"]
                 .into_iter()
                 .find(|uid| token.expose() == jwt(uid, "good"));
             Ok(known.map_or_else(TokenReviewStatus::default, yes))
@@ -54,6 +55,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// The same, with recordings.
+    pub(crate) async fn with(library: Option<Library>) -> Self {
         let metrics = Arc::new(Metrics::unregistered());
         let open = Arc::new(Open::new(Arc::clone(&metrics)));
         let sessions = Arc::new(Sessions::new(Arc::clone(&open), Arc::clone(&metrics)));
@@ -96,6 +102,8 @@ impl World {
             sessions,
             open,
             upstream,
+            people: people().0,
+            library,
             pods,
             cluster: client,
             recall: Recall::default(),
@@ -134,7 +142,7 @@ impl World {
         &self.door.gate
     }
 
-    fn set(&self, object: drawbridge_crds::v1alpha1::ConsoleSession) {
+    pub(crate) fn set(&self, object: drawbridge_crds::v1alpha1::ConsoleSession) {
         self.gate()
             .sessions
             .take(Event::Apply(DeserializeGuard(Ok(object))));
@@ -161,7 +169,7 @@ impl World {
     }
 
     /// The code and body of the answer to one request.
-    async fn ask(&self, text: &str) -> (u16, String) {
+    pub(crate) async fn ask(&self, text: &str) -> (u16, String) {
         let mut client = self.connect(text).await;
         let (code, length, _) = head(&mut client).await;
         let mut body = vec![0; length];
@@ -169,7 +177,48 @@ impl World {
         (code, String::from_utf8(body).expect("text"))
     }
 
-    async fn message(&self, text: &str) -> (u16, String) {
+    /// The head of the answer to one request and its body, which comes in chunks.
+    pub(crate) async fn whole(&self, text: &str) -> (String, Vec<u8>) {
+        let (head, body, whole) = self.chunks(text).await;
+        assert!(whole, "it broke off: {head}");
+        (head, body)
+    }
+
+    /// The same, of an answer that breaks off.
+    pub(crate) async fn broken(&self, text: &str) -> (String, Vec<u8>) {
+        let (head, body, whole) = self.chunks(text).await;
+        assert!(!whole, "it is whole: {head}");
+        (head, body)
+    }
+
+    /// Head, body, and whether its end came.
+    async fn chunks(&self, text: &str) -> (String, Vec<u8>, bool) {
+        let mut client = self.connect(text).await;
+        let (_, _, head) = head(&mut client).await;
+        assert!(head.contains("transfer-encoding: chunked"), "{head}");
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                match client.read_u8().await {
+                    Ok(byte) => line.push(byte),
+                    Err(_) => return (head, body, false),
+                }
+            }
+            let line = String::from_utf8(line).expect("text");
+            let length = usize::from_str_radix(line.trim_end(), 16).expect("a length");
+            let mut chunk = vec![0; length + 2];
+            if client.read_exact(&mut chunk).await.is_err() {
+                return (head, body, false);
+            }
+            if length == 0 {
+                return (head, body, true);
+            }
+            body.extend_from_slice(&chunk[..length]);
+        }
+    }
+
+    pub(crate) async fn message(&self, text: &str) -> (u16, String) {
         let (code, body) = self.ask(text).await;
         let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         assert_eq!(

@@ -13,6 +13,8 @@ export interface Session {
   readonly container: string;
   /** Every container it may enter, the default one first. */
   readonly containers: readonly string[];
+  /** The session it looks at; empty unless its mode is `Observe`. */
+  readonly observed: string;
   readonly ready: boolean;
   readonly phase: string;
   /** Milliseconds since 1970, by this browser's clock. */
@@ -47,7 +49,8 @@ export function consoleAddress(link: Link, container: string | null): URL {
   return url;
 }
 
-async function ask(link: Link, method: string, url: URL): Promise<Response> {
+/** Asks the gateway. `stop` ends it, also after the answer has begun; without, it may take {@link TIMEOUT}. Throws {@link Refused}. */
+export async function ask(link: Link, method: string, url: URL, stop = AbortSignal.timeout(TIMEOUT)): Promise<Response> {
   try {
     return await fetch(url, {
       method,
@@ -56,14 +59,15 @@ async function ask(link: Link, method: string, url: URL): Promise<Response> {
       credentials: 'omit',
       redirect: 'error',
       referrerPolicy: 'no-referrer',
-      signal: AbortSignal.timeout(TIMEOUT),
+      signal: stop,
     });
   } catch {
     throw new Refused(0, 'The gateway does not answer.');
   }
 }
 
-async function refusal(response: Response): Promise<Refused> {
+/** The answer that is not the one asked for. */
+export async function refusal(response: Response): Promise<Refused> {
   const status: unknown = await response.json().catch(() => null);
   const message = plain((status as { message?: unknown } | null)?.message);
   return new Refused(response.status, message || `The gateway answered ${response.status}.`);
@@ -106,6 +110,7 @@ function read(json: Record<string, unknown>, here: number): Session {
     pod: plain(target['pod'], 253),
     container,
     containers: containers.length > 0 ? containers : [container],
+    observed: plain(json['observed'], 63),
     ready: json['phase'] === 'Ready',
     phase: plain(json['phase']),
     expiresAt: Number.isFinite(left) ? here + left : null,

@@ -42,6 +42,11 @@ export class App implements Owner {
     try {
       const session = await ask(this.link);
       if (this.#gone) return;
+      if (session.mode === 'Observe') {
+        // It opens no terminal: its page is the other one, and takes the same link.
+        window.location.replace(`replay.html#${this.link.namespace}/${this.link.name}/${this.link.token}`);
+        return;
+      }
       if (!session.ready) {
         showNotice('Not granted yet', `The session is ${session.phase || 'new'}; this page looks again by itself.`);
         window.setTimeout(() => !this.#gone && void this.start(), LOOK_AGAIN);

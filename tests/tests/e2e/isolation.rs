@@ -87,6 +87,12 @@ async fn the_gateways_own_account_cannot_exec_and_can_be_nobody_but_sessions() {
                 ("", "patch", "consolesessions.drawbridge.dev", false),
                 ("", "update", "consolesessions.drawbridge.dev:status", false),
                 ("", "create", "tokenreviews.authentication.k8s.io", true),
+                (
+                    "",
+                    "create",
+                    "subjectaccessreviews.authorization.k8s.io",
+                    true,
+                ),
                 (sessions, "create", "serviceaccounts:token", false),
                 (sessions, "get", "secrets", false),
                 (sessions, "create", "serviceaccounts", false),

@@ -1,0 +1,308 @@
+//! What lies in the store of recordings, read for those who may look.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::time::Duration;
+
+use bytes::Bytes;
+use drawbridge_audit::recording::{MANIFEST, Manifest, Verdict};
+use drawbridge_audit::store::{self, Store};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::Watched;
+
+/// Recordings told of one session: the newest.
+const MAX_LISTED: usize = 64;
+/// Recordings of one session that are looked for at all; a session has few.
+const MAX_FOUND: usize = 100_000;
+/// Manifests read at the same time.
+const READ_AHEAD: usize = 8;
+/// Longest manifest read, in bytes: a line for each of 50,000 segments.
+const MAX_MANIFEST: u64 = 8 << 20;
+/// Longest segment read, in bytes. They are closed at 1 MiB, and the last message may be of 4.
+const MAX_SEGMENT: u64 = 16 << 20;
+/// Bytes of a cast that are sent at once.
+const PIECE: usize = 64 * 1024;
+/// Pieces that may wait for a client.
+const PIECES: usize = 4;
+/// A client that takes nothing for so long is given up.
+const STALL: Duration = Duration::from_mins(1);
+
+/// Reads recordings out of a store.
+#[derive(Clone, Debug)]
+pub struct Library {
+    store: Store,
+}
+
+/// Why something could not be read. The texts are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("failed to read the store of recordings")]
+    Store(#[from] store::Error),
+    /// The manifest is none.
+    #[error("the manifest of recording {0} is none")]
+    Manifest(Uuid, #[source] drawbridge_audit::recording::ManifestError),
+    /// There is none.
+    #[error("there is no recording {0}")]
+    NotFound(Uuid),
+    /// Only the holder of a key can read it.
+    #[error("recording {0} is encrypted")]
+    Encrypted(Uuid),
+}
+
+/// One recording, as the list tells it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// Its id.
+    pub id: Uuid,
+    /// `Complete`, `Interrupted`, or `Unsealed`: not finished yet, or its gateway ended and no other has taken it over.
+    pub state: &'static str,
+    /// Why it was interrupted.
+    pub reason: Option<String>,
+    /// Whether it can be followed here, now.
+    pub live: bool,
+    /// What its manifest tells; nothing before it is sealed.
+    #[serde(flatten)]
+    pub facts: Option<serde_json::Value>,
+}
+
+/// The files of one recording.
+#[derive(Debug, Default)]
+struct Files {
+    manifest: bool,
+    segments: Vec<String>,
+}
+
+impl Library {
+    /// Reads out of `store`.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The recordings of a session, newest first, and whether there are more.
+    ///
+    /// # Errors
+    /// When the store fails. A manifest that cannot be read is told as such, and hides no other.
+    pub async fn list(&self, of: &Watched) -> Result<(Vec<Item>, bool), Error> {
+        let found = self.files(&directory(of)).await?;
+        let more = found.len() > MAX_LISTED;
+        // The ids begin with the time.
+        let newest = found.into_iter().rev().take(MAX_LISTED);
+        let items = stream::iter(newest).map(|(id, files)| async move {
+            if !files.manifest {
+                return Item::unsealed(id);
+            }
+            match self.manifest(of, id).await {
+                Ok(manifest) => Item::sealed(id, &manifest),
+                Err(error) => {
+                    warn!(%id, error = &error as &dyn std::error::Error, "a manifest could not be read");
+                    Item {
+                        reason: Some("its manifest cannot be read".to_owned()),
+                        ..Item::unsealed(id)
+                    }
+                }
+            }
+        });
+        Ok((items.buffered(READ_AHEAD).collect().await, more))
+    }
+
+    /// What the manifest of a recording says. Whether anybody vouches for it is not asked here.
+    ///
+    /// # Errors
+    /// When there is none (yet), it is none, or the store fails.
+    pub async fn manifest(&self, of: &Watched, id: Uuid) -> Result<Manifest, Error> {
+        let file = self.manifest_file(of, id).await?;
+        Manifest::read(&file).map_err(|error| Error::Manifest(id, error))
+    }
+
+    /// The manifest's file: an envelope with its signatures, for whoever verifies it.
+    ///
+    /// # Errors
+    /// When there is none (yet), or the store fails.
+    pub async fn manifest_file(&self, of: &Watched, id: Uuid) -> Result<Bytes, Error> {
+        let key = format!("{}/{id}/{MANIFEST}", directory(of));
+        self.store
+            .get(&key, MAX_MANIFEST)
+            .await
+            .map_err(|error| match error {
+                error if error.is_not_found() => Error::NotFound(id),
+                error => error.into(),
+            })
+    }
+
+    /// What happened, as one asciicast file, piece by piece; of an unsealed recording as much as is there. It breaks off
+    /// with an error where a segment is not what the manifest says.
+    ///
+    /// # Errors
+    /// When there is nothing of it, it is encrypted, or the store fails.
+    pub async fn cast(
+        &self,
+        of: &Watched,
+        id: Uuid,
+    ) -> Result<mpsc::Receiver<io::Result<Bytes>>, Error> {
+        let directory = format!("{}/{id}", directory(of));
+        let files = self.files(&directory).await?.remove(&id);
+        let files = files.ok_or(Error::NotFound(id))?;
+        let mut expected = HashMap::new();
+        if files.manifest {
+            let manifest = self.manifest(of, id).await?;
+            if !manifest.opening.settings.recipients.is_empty() {
+                return Err(Error::Encrypted(id));
+            }
+            // Every segment the manifest names, in its order: one that is gone ends the replay.
+            for segment in &manifest.segments {
+                expected.insert(segment.name.clone(), segment.sha256);
+            }
+        }
+        let mut names = files.segments;
+        names.extend(expected.keys().cloned());
+        names.sort_unstable();
+        names.dedup();
+        let sealed = files.manifest;
+        let (pieces, received) = mpsc::channel(PIECES);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            for name in names {
+                let told = expected.get(&name);
+                let segment = match store.get(&format!("{directory}/{name}"), MAX_SEGMENT).await {
+                    Ok(segment) => segment,
+                    Err(error) => {
+                        warn!(%id, name, error = &error as &dyn std::error::Error, "a replay breaks off");
+                        return send(&pieces, Err(io::Error::other(error))).await;
+                    }
+                };
+                let is = Sha256::digest(&segment);
+                if sealed && told.is_none_or(|told| told.as_bytes()[..] != is[..]) {
+                    warn!(%id, name, "a replay breaks off: the segment is not the one its manifest names");
+                    let error = io::Error::other("a segment is not the one its manifest names");
+                    return send(&pieces, Err(error)).await;
+                }
+                if !unpack(segment, &pieces).await {
+                    return;
+                }
+            }
+        });
+        Ok(received)
+    }
+
+    async fn files(&self, directory: &str) -> Result<BTreeMap<Uuid, Files>, Error> {
+        let mut found = BTreeMap::<Uuid, Files>::new();
+        let mut objects = self.store.list(directory);
+        while let Some(object) = objects.try_next().await? {
+            let mut parts = object.key.rsplit('/');
+            let (Some(name), Some(id)) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            let Ok(id) = Uuid::try_parse(id) else {
+                continue;
+            };
+            if found.len() >= MAX_FOUND && !found.contains_key(&id) {
+                break;
+            }
+            let files = found.entry(id).or_default();
+            if name == MANIFEST {
+                files.manifest = true;
+            } else if name.strip_suffix(".seg").is_some() {
+                files.segments.push(name.to_owned());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Where the recordings of a session are.
+fn directory(of: &Watched) -> String {
+    format!("recordings/{}/{}", of.namespace, of.uid)
+}
+
+async fn send(pieces: &mpsc::Sender<io::Result<Bytes>>, piece: io::Result<Bytes>) {
+    let _ = pieces.send_timeout(piece, STALL).await; // nobody may be listening any more
+}
+
+/// Sends what a segment holds. `false`: nobody listens any more, or it is broken, which was told.
+async fn unpack(segment: Bytes, pieces: &mpsc::Sender<io::Result<Bytes>>) -> bool {
+    let mut decoder = match zstd::Decoder::with_buffer(io::Cursor::new(segment)) {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            send(pieces, Err(error)).await;
+            return false;
+        }
+    };
+    loop {
+        // Decoding is CPU work of a millisecond at most: as much as one piece holds.
+        let mut piece = vec![0; PIECE];
+        let mut filled = 0;
+        while filled < PIECE {
+            match decoder.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) => {
+                    send(pieces, Err(error)).await;
+                    return false;
+                }
+            }
+        }
+        if filled == 0 {
+            return true;
+        }
+        piece.truncate(filled);
+        if pieces.send_timeout(Ok(piece.into()), STALL).await.is_err() {
+            return false;
+        }
+    }
+}
+
+impl Item {
+    fn unsealed(id: Uuid) -> Self {
+        let started = id
+            .get_timestamp()
+            .map(|time| time.to_unix())
+            .and_then(|(seconds, _)| jiff::Timestamp::from_second(seconds.try_into().ok()?).ok());
+        Self {
+            id,
+            state: "Unsealed",
+            reason: None,
+            live: false,
+            facts: started.map(|started| json!({ "startedAt": started })),
+        }
+    }
+
+    fn sealed(id: Uuid, manifest: &Manifest) -> Self {
+        let (state, reason) = match &manifest.verdict {
+            Verdict::Complete => ("Complete", None),
+            Verdict::Interrupted { reason } => ("Interrupted", Some(reason.clone())),
+        };
+        let opening = &manifest.opening;
+        Self {
+            id,
+            state,
+            reason,
+            live: false,
+            facts: Some(json!({
+                "user": opening.user,
+                "pod": opening.pod.name,
+                "container": opening.pod.container,
+                "mode": opening.mode,
+                "argv": opening.argv,
+                "tty": opening.tty,
+                "startedAt": opening.started_at,
+                "durationSeconds": manifest.duration_seconds,
+                "bytes": manifest.bytes,
+                "end": manifest.end,
+                "transfers": manifest.transfers.len(),
+                "gaps": manifest.gaps.len(),
+                "keystrokes": opening.settings.keystrokes,
+                "encrypted": !opening.settings.recipients.is_empty(),
+            })),
+        }
+    }
+}

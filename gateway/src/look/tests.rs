@@ -1,0 +1,304 @@
+//! Who may look, and at what: whole requests against a store in a directory.
+
+use std::time::Duration;
+
+use drawbridge_audit::keys::SigningKey;
+use drawbridge_audit::recording::{
+    Encoder, End, Level, MANIFEST, Mode, Opening, Seal, SegmentWriter, Settings, Stream,
+    Subprotocols, VERSION, Verdict, segment_name,
+};
+use drawbridge_audit::store::Store;
+use drawbridge_audit::subject::{Pod, Session};
+use uuid::Uuid;
+
+use crate::credential::tests::jwt;
+use crate::gate::tests::World;
+use crate::look::library::Library;
+use crate::session::tests::object_with;
+
+/// A `UUIDv7` of 2030-01-01.
+const ID: Uuid = Uuid::from_u128(0x01b8_e9ed_8400_7000_8000_0000_0000_0001);
+
+/// What a recording of session `6f1c` says first.
+pub(crate) fn opening(id: Uuid, recipients: Vec<String>) -> Opening {
+    Opening {
+        version: VERSION,
+        recording: id,
+        session: Session {
+            namespace: "shop".into(),
+            name: "fix-cart".into(),
+            uid: "6f1c".into(),
+        },
+        user: "alice@example.com".into(),
+        pod: Pod {
+            name: "web".into(),
+            uid: "p-1".into(),
+            container: "app".into(),
+            node: "n1".into(),
+        },
+        mode: Mode::Exec,
+        argv: vec!["sh".into()],
+        tty: true,
+        stdin: true,
+        subprotocols: Subprotocols::default(),
+        started_at: "2030-01-01T00:00:00Z".parse().expect("a time"),
+        settings: Settings {
+            level: Level::Required,
+            keystrokes: false,
+            payloads: false,
+            recipients,
+        },
+        gateway: "gw-1".into(),
+        legal_hold: false,
+    }
+}
+
+/// Puts a recording into `store` that shows `text`, in two segments; `sealed`: with its manifest.
+async fn put(store: &Store, opening: &Opening, text: &str, sealed: bool) {
+    let directory = format!("recordings/shop/6f1c/{}", opening.recording);
+    let mut encoder = Encoder::new(opening);
+    let mut writer = SegmentWriter::new(opening).expect("begins");
+    encoder.resize(Duration::ZERO, 80, 24);
+    encoder.data(Duration::from_millis(500), Stream::Stdout, text.as_bytes());
+    let first = writer
+        .write(&encoder.take().expect("lines"))
+        .expect("writes");
+    writer.close();
+    let end = End {
+        reason: "Completed".into(),
+        exit_code: Some(0),
+    };
+    encoder.end(Duration::from_secs(2), &end);
+    let second = writer
+        .write(&encoder.take().expect("lines"))
+        .expect("writes");
+    for (number, segment) in [first, second].into_iter().enumerate() {
+        let name = segment_name(u32::try_from(number).expect("small"));
+        let key = format!("{directory}/{name}");
+        store.put(&key, segment.into()).await.expect("puts");
+    }
+    if sealed {
+        let manifest = writer.seal(Seal {
+            verdict: Verdict::Complete,
+            end: Some(end),
+            transfers: Vec::new(),
+            gaps: Vec::new(),
+            cut: 0,
+            sealed_by: "gw-1".into(),
+        });
+        let file = manifest.sign(&SigningKey::generate());
+        let key = format!("{directory}/{MANIFEST}");
+        store.put(&key, file.into()).await.expect("puts");
+    }
+}
+
+/// A gateway with a session `fix-cart`, one `audit-cart` that may look at it, and a store.
+async fn world() -> (World, Store, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::directory(dir.path().to_owned()).expect("a store");
+    let world = World::with(Some(Library::new(store.clone()))).await;
+    let mut observer = object_with("/spec/mode", "Observe".into());
+    observer.metadata.uid = Some("0b5e".into());
+    observer.metadata.name = Some("audit-cart".into());
+    let status = observer.status.as_mut().expect("granted");
+    status.target = None;
+    status.observed = Some(drawbridge_crds::v1alpha1::ObservedSession {
+        session: "fix-cart".into(),
+        uid: "6f1c".into(),
+    });
+    world.set(observer);
+    (world, store, dir)
+}
+
+fn get(path: &str, token: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn one_who_may_look_sees_the_recordings_of_that_session() {
+    let (world, store, _dir) = world().await;
+    put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
+    let base = "/sessions/shop/fix-cart/recordings";
+    let observer = jwt("0b5e", "good");
+    for (token, by) in [(observer.as_str(), base), ("auditor", base)] {
+        let (code, body) = world.ask(&get(by, token)).await;
+        assert_eq!(code, 200, "{body}");
+        let list: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(list["viewer"], "alice@example.com");
+        let item = &list["recordings"][0];
+        assert_eq!(
+            (
+                &item["id"],
+                &item["state"],
+                &item["durationSeconds"],
+                &item["end"]["exitCode"]
+            ),
+            (
+                &ID.to_string().into(),
+                &"Complete".into(),
+                &2.0.into(),
+                &0.into()
+            ),
+            "{item}"
+        );
+        let (code, body) = world.ask(&get(&format!("{by}/{ID}"), token)).await;
+        assert_eq!(code, 200, "{body}");
+        assert!(body.contains("payloadType"), "{body}");
+        let (head, cast) = world.whole(&get(&format!("{by}/{ID}/cast"), token)).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(head.contains("cache-control: no-store"), "{head}");
+        let text = String::from_utf8(cast).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with(r#"{"version":2,"#), "{text}");
+        assert!(text.contains(r#","o","hello\r\n"]"#), "{text}");
+        assert!(lines.last().expect("some").contains("\"z\""), "{text}");
+    }
+    // By the name of the one who looks, too.
+    let own = "/sessions/shop/audit-cart/recordings";
+    assert_eq!(world.ask(&get(own, &observer)).await.0, 200);
+}
+
+#[tokio::test]
+async fn nobody_else_sees_anything_of_them() {
+    let (world, store, _dir) = world().await;
+    put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
+    let observer = jwt("0b5e", "good");
+    let shell = jwt("6f1c", "good");
+    for rest in [
+        String::new(),
+        format!("/{ID}"),
+        format!("/{ID}/cast"),
+        format!("/{ID}/live"),
+    ] {
+        for (what, path, token, code) in [
+            (
+                "the shell's own token",
+                "shop/fix-cart",
+                shell.as_str(),
+                403,
+            ),
+            ("another session", "shop/other", &observer, 403),
+            ("another namespace", "prod/fix-cart", &observer, 403),
+            (
+                "a forged token",
+                "shop/fix-cart",
+                &jwt("0b5e", "forged"),
+                401,
+            ),
+            (
+                "an identity without the right",
+                "shop/fix-cart",
+                "nobody-special",
+                403,
+            ),
+            ("nobody's token", "shop/fix-cart", "unknown", 401),
+            ("an identity, another session", "shop/other", "auditor", 403),
+        ] {
+            let uri = format!("/sessions/{path}/recordings{rest}");
+            let (got, body) = world.message(&get(&uri, token)).await;
+            assert_eq!(got, code, "{what} {uri}: {body}");
+            assert!(!body.contains("hello"), "{body}");
+        }
+        let uri = format!("/sessions/shop/fix-cart/recordings{rest}");
+        let request = format!("GET {uri} HTTP/1.1\r\nHost: gw\r\n\r\n");
+        assert_eq!(world.message(&request).await.0, 401, "no token: {uri}");
+    }
+}
+
+#[tokio::test]
+async fn one_who_may_look_opens_nothing_else() {
+    let (world, _store, _dir) = world().await;
+    let observer = jwt("0b5e", "good");
+    for path in [
+        "/api/v1/namespaces/shop/pods/web",
+        "/sessions/shop/audit-cart/console",
+        "/sessions/shop/fix-cart",
+        "/sessions/shop/fix-cart/console",
+    ] {
+        assert_eq!(world.message(&get(path, &observer)).await.0, 403, "{path}");
+    }
+    for path in ["/api", "/sessions/shop/audit-cart"] {
+        // An ordinary identity is nobody outside of recordings.
+        assert_eq!(world.message(&get(path, "auditor")).await.0, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_sealed_is_listed_and_shown_as_far_as_it_is_there() {
+    let (world, store, _dir) = world().await;
+    put(&store, &opening(ID, Vec::new()), "so far\r\n", false).await;
+    let observer = jwt("0b5e", "good");
+    let base = "/sessions/shop/fix-cart/recordings";
+    let (_, body) = world.ask(&get(base, &observer)).await;
+    let list: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(list["recordings"][0]["state"], "Unsealed");
+    let (_, cast) = world
+        .whole(&get(&format!("{base}/{ID}/cast"), &observer))
+        .await;
+    assert!(String::from_utf8_lossy(&cast).contains("so far"));
+    let (code, _) = world
+        .message(&get(&format!("{base}/{ID}"), &observer))
+        .await;
+    assert_eq!(code, 404, "there is no manifest yet");
+}
+
+#[tokio::test]
+async fn an_encrypted_recording_is_listed_and_not_shown() {
+    let (world, store, _dir) = world().await;
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
+    put(&store, &opening(ID, vec![recipient]), "secret\r\n", true).await;
+    let observer = jwt("0b5e", "good");
+    let base = "/sessions/shop/fix-cart/recordings";
+    let (_, body) = world.ask(&get(base, &observer)).await;
+    assert!(body.contains(r#""encrypted":true"#), "{body}");
+    let (code, message) = world
+        .message(&get(&format!("{base}/{ID}/cast"), &observer))
+        .await;
+    assert_eq!(code, 409, "{message}");
+}
+
+#[tokio::test]
+async fn a_replay_breaks_off_where_a_segment_is_changed_swapped_or_gone() {
+    let (world, store, _dir) = world().await;
+    let observer = jwt("0b5e", "good");
+    let directory = format!("recordings/shop/6f1c/{ID}");
+    let (first, second) = (
+        format!("{directory}/{}", segment_name(0)),
+        format!("{directory}/{}", segment_name(1)),
+    );
+    let request = get(
+        &format!("/sessions/shop/fix-cart/recordings/{ID}/cast"),
+        &observer,
+    );
+    let ends = |head: String, cast: Vec<u8>| {
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        String::from_utf8_lossy(&cast).contains("\"z\"")
+    };
+    for what in ["changed", "swapped", "gone", "added"] {
+        put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
+        let (one, two) = (
+            store.get(&first, 1 << 20).await.expect("there"),
+            store.get(&second, 1 << 20).await.expect("there"),
+        );
+        match what {
+            "changed" => {
+                let mut bytes = two.to_vec();
+                *bytes.last_mut().expect("some") ^= 1;
+                store.put(&second, bytes.into()).await.expect("puts");
+            }
+            "swapped" => {
+                store.put(&first, two).await.expect("puts");
+                store.put(&second, one).await.expect("puts");
+            }
+            "gone" => store.delete(&second).await.expect("deletes"),
+            _ => {
+                let third = format!("{directory}/{}", segment_name(2));
+                store.put(&third, one).await.expect("puts");
+            }
+        }
+        let (head, cast) = world.broken(&request).await;
+        if what != "added" {
+            assert!(!ends(head, cast), "{what}");
+        }
+    }
+}
