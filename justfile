@@ -29,8 +29,9 @@ test:
 deny:
     cargo deny --all-features check bans licenses sources
 
-# Write the generated YAML anew.
+# Write the generated YAML and JSON Schema anew.
 generate:
+    cargo run --quiet --package drawbridge-audit --features schemagen --bin schemagen > audit/schema/event.v1.schema.json
     cargo run --quiet --package drawbridge-crds --features crdgen --bin crdgen > crds/yaml/consolesession.yaml
 
 # Build every fuzz target and run each for some seconds. Needs a nightly toolchain and cargo-fuzz.

@@ -1,0 +1,5 @@
+//! Prints the JSON Schema of audit events.
+
+fn main() {
+    print!("{}", drawbridge_audit::event::schema());
+}
