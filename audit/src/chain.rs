@@ -30,10 +30,6 @@ struct Line<'a> {
 }
 
 /// The chain of one run.
-#[cfg_attr(
-    not(any(test, feature = "log")),
-    expect(dead_code, reason = "who only verifies writes none")
-)]
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     component: Component,
@@ -42,6 +38,10 @@ pub(crate) struct Chain {
     previous: String,
 }
 
+#[cfg_attr(
+    not(any(test, feature = "log")),
+    expect(dead_code, reason = "who only verifies writes none")
+)]
 impl Chain {
     /// Nothing written yet.
     pub(crate) fn new(component: Component, instance: String) -> Self {
