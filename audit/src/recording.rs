@@ -15,7 +15,7 @@ mod recover;
 mod segment;
 mod source;
 mod stream;
-mod text;
+pub(crate) mod text;
 mod verify;
 
 pub use chunk::{Chunk, ChunkError, Chunks, Header};

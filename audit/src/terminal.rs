@@ -2,12 +2,16 @@
 
 use vte::{Params, Parser, Perform};
 
+use crate::recording::text::Joiner;
+
 /// Bytes of one escape sequence that are held at most: hyperlinks and window titles are far below.
 const MAX_SEQUENCE: usize = 64 << 10;
 
-/// vte's parser, which collects an operating system command (OSC) for as long as the sender likes, with a bound.
+/// vte's parser with two things mended: it collects an operating system command (OSC) for as long as the sender likes, and
+/// (0.15) swallows what follows a character that was split between two calls if that is no text.
 #[derive(Default)]
 pub struct Vt {
+    joiner: Joiner,
     parser: Parser,
     /// Bytes since the parser last said something.
     silent: usize,
@@ -23,23 +27,28 @@ impl Vt {
     /// Parses `bytes` and tells `perform` what they mean. Of an escape sequence without an end, the beginning is
     /// forgotten; it is still one when its end comes.
     pub fn advance<P: Perform>(&mut self, perform: &mut P, bytes: &[u8]) {
-        for bytes in bytes.chunks(4096) {
+        let Self {
+            joiner,
+            parser,
+            silent,
+        } = self;
+        joiner.pieces(bytes, |bytes| {
             let mut heard = Heard {
                 perform,
                 anything: false,
             };
-            self.parser.advance(&mut heard, bytes);
-            self.silent = if heard.anything {
+            parser.advance(&mut heard, bytes);
+            *silent = if heard.anything {
                 0
             } else {
-                self.silent + bytes.len()
+                *silent + bytes.len()
             };
-            if self.silent > MAX_SEQUENCE {
-                self.parser = Parser::new();
-                self.parser.advance(perform, b"\x1b]");
-                self.silent = 0;
+            if *silent > MAX_SEQUENCE {
+                *parser = Parser::new();
+                parser.advance(perform, b"\x1b]");
+                *silent = 0;
             }
-        }
+        });
     }
 }
 
@@ -128,7 +137,21 @@ mod tests {
         }
         vt.advance(&mut seen, b"\x07after");
         assert_eq!(seen.text, "beforeafter");
-        assert!(seen.longest <= MAX_SEQUENCE + 4096, "{}", seen.longest);
+        assert!(seen.longest <= 2 * MAX_SEQUENCE, "{}", seen.longest);
+    }
+
+    #[test]
+    fn what_follows_a_split_character_is_not_swallowed() {
+        for (first, second, text) in [
+            (&b"\xc3"[..], &b"\xa9a\x80b"[..], "éab"),
+            (b"\xe2", b"\x82\xac\x1b[0m\xffz", "€\u{fffd}z"),
+            (b"\xe2", b"x", "\u{fffd}x"),
+        ] {
+            let (mut vt, mut seen) = (Vt::new(), Seen::default());
+            vt.advance(&mut seen, first);
+            vt.advance(&mut seen, second);
+            assert_eq!(seen.text, text);
+        }
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 
 /// Longest piece, in bytes. Escaped as JSON it is at most six times as long.
-pub(super) const MAX_PIECE: usize = 32 << 10;
+pub(crate) const MAX_PIECE: usize = 32 << 10;
 
 /// Joins what was split between two calls.
 #[derive(Debug, Default)]
-pub(super) struct Joiner {
+pub(crate) struct Joiner {
     /// The beginning of a sequence whose end has not come: at most 3 bytes.
     held: Vec<u8>,
 }
 
 impl Joiner {
     /// Hands `bytes` to `piece`, piece by piece. A sequence that `bytes` does not end is kept for the next call.
-    pub(super) fn pieces(&mut self, bytes: &[u8], mut piece: impl FnMut(&[u8])) {
+    pub(crate) fn pieces(&mut self, bytes: &[u8], mut piece: impl FnMut(&[u8])) {
         let mut rest = if self.held.is_empty() {
             Cow::Borrowed(bytes)
         } else {
@@ -40,7 +40,7 @@ impl Joiner {
     }
 
     /// What is kept for a call that will not come.
-    pub(super) fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 }
@@ -63,7 +63,7 @@ fn incomplete(bytes: &[u8]) -> usize {
 }
 
 /// Whether `bytes` are no text: they have a NUL, or are no UTF-8 even if more bytes followed.
-pub(super) fn is_binary(bytes: &[u8]) -> bool {
+pub(crate) fn is_binary(bytes: &[u8]) -> bool {
     bytes.contains(&0) || std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some())
 }
 
