@@ -102,9 +102,7 @@ impl Sandbox {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let api = bind("API server", options.listen).await?;
         let kubelet = bind("kubelet", options.kubelet_listen).await?;
-        let scratch = tempfile::Builder::new()
-            .prefix("drawbridge-sandbox-")
-            .tempdir()
+        let scratch = tempfile::TempDir::with_prefix("drawbridge-sandbox-")
             .context("failed to make a scratch directory")?;
         let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
         std::fs::create_dir_all(&dir)

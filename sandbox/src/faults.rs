@@ -1,7 +1,5 @@
 //! What a test wants to go wrong.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -14,7 +12,7 @@ const MOST: usize = 1000;
 /// Faults ordered and not yet over.
 #[derive(Debug)]
 pub struct Faults {
-    requests: Mutex<Vec<RequestFault>>,
+    requests: watch::Sender<Vec<RequestFault>>,
     /// What happens to watches.
     pub watches: watch::Sender<WatchFault>,
     /// What happens to exec and attach streams, those open and those to come.
@@ -26,7 +24,7 @@ pub struct Faults {
 impl Default for Faults {
     fn default() -> Self {
         Self {
-            requests: Mutex::default(),
+            requests: watch::Sender::default(),
             watches: watch::Sender::new(WatchFault::None),
             streams: watch::Sender::new(StreamFault::None),
             kubelet: watch::Sender::new(true),
@@ -112,35 +110,37 @@ pub struct Order {
 impl Faults {
     /// Orders a fault.
     pub fn request(&self, fault: RequestFault) {
-        let mut requests = self.lock();
-        if fault.times > 0 && requests.len() < MOST {
-            requests.push(fault);
-        }
+        self.requests.send_modify(|requests| {
+            if fault.times > 0 && requests.len() < MOST {
+                requests.push(fault);
+            }
+        });
     }
 
     /// What this request gets instead of its answer, if anything; `resource` as in [`RequestFault::resource`].
     #[must_use]
     pub fn answer(&self, verb: &str, resource: &str) -> Option<Answer> {
-        let mut requests = self.lock();
-        let asked = |fault: &RequestFault| {
-            ["", verb].contains(&&*fault.verb) && ["", resource].contains(&&*fault.resource)
-        };
         let mut answer = None;
-        for fault in requests.iter_mut().filter(|fault| asked(fault)) {
-            if fault.after == 0 {
-                fault.times -= 1;
-                answer = Some(fault.then);
-                break;
+        self.requests.send_modify(|requests| {
+            for fault in requests.iter_mut() {
+                let asked = ["", verb].contains(&&*fault.verb)
+                    && ["", resource].contains(&&*fault.resource);
+                if asked && fault.after > 0 {
+                    fault.after -= 1;
+                } else if asked {
+                    fault.times -= 1;
+                    answer = Some(fault.then);
+                    break;
+                }
             }
-            fault.after -= 1;
-        }
-        requests.retain(|fault| fault.times > 0);
+            requests.retain(|fault| fault.times > 0);
+        });
         answer
     }
 
     /// Takes back what was ordered. The clock stays where it is.
     pub fn clear(&self) {
-        self.lock().clear();
+        self.requests.send_replace(Vec::new());
         self.watches.send_replace(WatchFault::None);
         self.streams.send_replace(StreamFault::None);
         self.kubelet.send_replace(true);
@@ -150,15 +150,11 @@ impl Faults {
     #[must_use]
     pub fn list(&self) -> Value {
         json!({
-            "requests": *self.lock(),
+            "requests": *self.requests.borrow(),
             "watches": *self.watches.borrow(),
             "streams": *self.streams.borrow(),
             "kubelet": *self.kubelet.borrow(),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<RequestFault>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,15 +162,14 @@ impl Order {
     /// Carries it out.
     pub fn place(self, cluster: &Cluster) {
         let faults = &cluster.faults;
-        self.requests
-            .into_iter()
-            .for_each(|fault| faults.request(fault));
+        for fault in self.requests {
+            faults.request(fault);
+        }
         self.watches.map(|fault| faults.watches.send_replace(fault));
         self.streams.map(|fault| faults.streams.send_replace(fault));
         self.kubelet.map(|lives| faults.kubelet.send_replace(lives));
-        cluster
-            .clock
-            .advance(SignedDuration::from_secs(self.advance_seconds));
+        let ahead = SignedDuration::from_secs(self.advance_seconds);
+        cluster.clock.advance(ahead);
         if self.compact {
             cluster.store.compact();
         }

@@ -1,9 +1,8 @@
 //! Pods as local processes: a container is a directory and a command.
 //!
 //! ```text
-//!  node: the pods of the store ──► container ──► process ◄── exec
-//!                                     └── log ◄─────┴─────► attach
-//!  connect (API server), kubelet ──► stream ──► channel, wire
+//!  node: the pods of the store ──► plan ──► process ──► log
+//!  connect (API server), kubelet ──► stream ──┘  └► channel, wire
 //! ```
 //!
 //! A container has the rights, the file system, the network and the `PATH` of whoever runs the sandbox. Its image is noted
@@ -13,37 +12,43 @@
 
 mod channel;
 mod connect;
-mod container;
 mod kubelet;
 mod log;
 mod node;
+mod plan;
 mod process;
 mod query;
 mod stream;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 pub use connect::connect;
 pub use kubelet::serve as serve_kubelet;
 pub use node::run;
 
-use container::Container;
+use process::Process;
+
+type Starts = HashMap<(String, String), Vec<Arc<Process>>>;
 
 /// The last two starts of each container, the newest last, by pod UID and name.
 #[derive(Debug, Default)]
-pub struct Pods(Mutex<Starts>);
-
-type Starts = HashMap<(String, String), Vec<Arc<Container>>>;
+pub struct Pods(watch::Sender<Starts>);
 
 impl Pods {
-    fn starts(&self, uid: &str, name: &str) -> Vec<Arc<Container>> {
+    fn starts(&self, uid: &str, name: &str) -> Vec<Arc<Process>> {
         let key = (uid.to_owned(), name.to_owned());
-        self.lock().get(&key).cloned().unwrap_or_default()
+        self.0.borrow().get(&key).cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Starts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn add(&self, uid: String, name: String, process: Arc<Process>) {
+        self.0.send_modify(|all| {
+            let starts = all.entry((uid, name)).or_default();
+            starts.drain(..starts.len().saturating_sub(1));
+            starts.push(process);
+        });
     }
 }

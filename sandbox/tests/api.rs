@@ -576,10 +576,5 @@ async fn only_loopback_addresses_are_taken_and_a_taken_port_is_named() {
     let error = Sandbox::start(listen(&address.to_string()))
         .await
         .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("port {} already", address.port())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
 }

@@ -17,43 +17,27 @@ pub(super) const RESIZE: u8 = 4;
 /// v5: the one byte after it names a channel the client closes.
 pub(super) const CLOSE: u8 = 255;
 
-/// A subprotocol.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Subprotocol {
-    pub(super) name: &'static str,
-    /// From 4 on the end is a Status, from 5 on a channel can be closed.
-    pub(super) version: u8,
-    /// Whether frames are text, a digit for the channel and data in base64.
-    base64: bool,
-}
-
-const fn of(name: &'static str, version: u8, base64: bool) -> Subprotocol {
-    Subprotocol {
-        name,
-        version,
-        base64,
-    }
-}
-
-static ALL: [Subprotocol; 6] = [
-    of("", 1, false),
-    of("channel.k8s.io", 1, false),
-    of("base64.channel.k8s.io", 1, true),
-    of("v4.channel.k8s.io", 4, false),
-    of("v4.base64.channel.k8s.io", 4, true),
-    of(V5, 5, false),
-];
+/// A subprotocol, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subprotocol(pub(super) &'static str);
 
 /// The subprotocol that the API server translates for older nodes.
 pub(super) const V5: &str = "v5.channel.k8s.io";
+const ALL: [&str; 6] = [
+    "",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    V5,
+];
 
 /// The subprotocol to speak: v5 where it is known, else by the client's order.
-pub(super) fn choose(offer: &[&str], v5: bool) -> Option<&'static Subprotocol> {
-    let known = offer.iter().filter_map(|name| {
-        ALL.iter()
-            .find(|one| one.name == *name && (v5 || one.version < 5))
-    });
-    known.min_by_key(|one| one.version < 5)
+pub(super) fn choose(offer: &[&str], v5: bool) -> Option<Subprotocol> {
+    let known = |name: &&str| ALL.into_iter().find(|one| one == name);
+    let common = offer.iter().filter_map(known);
+    let spoken = common.filter(|name| v5 || *name != V5);
+    spoken.min_by_key(|name| *name != V5).map(Subprotocol)
 }
 
 /// How an exec or attach ended.
@@ -65,10 +49,23 @@ pub(super) enum End {
 }
 
 impl Subprotocol {
+    /// From 4 on the end is a Status, from 5 on a channel can be closed.
+    pub(super) fn version(self) -> u8 {
+        match self.0.as_bytes() {
+            [b'v', digit, ..] => digit - b'0',
+            _ => 1,
+        }
+    }
+
+    /// Whether frames are text, a digit for the channel and data in base64.
+    fn base64(self) -> bool {
+        self.0.contains("base64")
+    }
+
     /// A frame's channel and data; `None` for one that means nothing.
-    pub(super) fn decode<'a>(&self, frame: &'a [u8]) -> Option<(u8, Cow<'a, [u8]>)> {
+    pub(super) fn decode(self, frame: &[u8]) -> Option<(u8, Cow<'_, [u8]>)> {
         let (&first, data) = frame.split_first()?;
-        if self.base64 {
+        if self.base64() {
             let data = BASE64_STANDARD.decode(data).ok()?;
             return Some((first.wrapping_sub(b'0'), data.into()));
         }
@@ -76,8 +73,8 @@ impl Subprotocol {
     }
 
     /// Opcode and payload of data on a channel.
-    pub(super) fn encode(&self, channel: u8, data: &[u8]) -> (u8, Vec<u8>) {
-        if self.base64 {
+    pub(super) fn encode(self, channel: u8, data: &[u8]) -> (u8, Vec<u8>) {
+        if self.base64() {
             let text = format!("{channel}{}", BASE64_STANDARD.encode(data));
             (TEXT, text.into_bytes())
         } else {
@@ -87,8 +84,8 @@ impl Subprotocol {
 
     /// What the error channel carries at the end; `None` for nothing at all. Who translates v5 has words of its own. A
     /// node of 1.36 leaves out `metadata` and the causes of internal errors.
-    pub(super) fn report(&self, end: &End, argv: &[String], release: Release) -> Option<String> {
-        let translated = self.version == 5;
+    pub(super) fn report(self, end: &End, argv: &[String], release: Release) -> Option<String> {
+        let translated = self.0 == V5;
         let mut status = match end {
             End::Exit(0) => json!({"status": "Success"}),
             End::Exit(code) => {
@@ -109,7 +106,7 @@ impl Subprotocol {
                 "message": format!("Internal error occurred: {why}"),
             }),
         };
-        if self.version < 4 {
+        if self.version() < 4 {
             return status["message"].as_str().map(str::to_owned);
         }
         if translated || release < Release::V1_36 {

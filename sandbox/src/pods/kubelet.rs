@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::select;
 
-use super::connect::{Ask, find, is_upgrade, logs, text};
+use super::connect::{find, logs, open, text};
 use super::query::Query;
 use crate::auth::{ANONYMOUS, authenticate, rbac};
 use crate::cluster::{Cluster, NODE};
@@ -20,8 +20,7 @@ use crate::server::{self, Body};
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`, `/containerLogs/…`)
-/// until the sandbox stops: TLS, client certificate or token, and the right to `nodes/proxy` by the verb of the method. The
-/// port is closed while [`crate::Faults::kubelet`] says it is dead.
+/// until the sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while [`crate::Faults::kubelet`] says it is dead.
 pub async fn serve(cluster: Arc<Cluster>, mut listener: TcpListener) {
     let mut lives = cluster.faults.kubelet.subscribe();
     loop {
@@ -62,15 +61,13 @@ fn answer(
         Ok(who) if who.username != ANONYMOUS => who,
         _ => return text(401, "Unauthorized"),
     };
-    let verb = if parts.method == Method::GET {
-        "get"
-    } else {
-        "create"
-    };
-    let what = Attributes::about(verb, "", "", "nodes/proxy", NODE);
+    if parts.method != Method::GET {
+        return text(405, "a WebSocket is opened, and a log read, by GET");
+    }
+    let what = Attributes::about("get", "", "", "nodes/proxy", NODE);
     if !rbac::decide(cluster, &who, &what).allowed {
         let who = who.username;
-        let why = format!("user={who}, verb={verb}, resource=nodes, subresource=proxy");
+        let why = format!("user={who}, verb=get, resource=nodes, subresource=proxy");
         return text(403, format!("Forbidden ({why})"));
     }
     let path = parts.uri.path().to_owned();
@@ -85,17 +82,14 @@ fn answer(
         return text(404, "pod does not exist");
     };
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    match what {
-        "containerLogs" => {
-            let answer = logs(cluster, &pod, container, &query);
-            answer.unwrap_or_else(|why| text(why.code, why.message))
+    let request = Request::from_parts(parts, body);
+    let answer = match what {
+        "containerLogs" => logs(cluster, &pod, container, &query),
+        "exec" | "attach" => {
+            let ask = query.ask(what, true, false);
+            open(cluster, &pod, container, ask, request)
         }
-        "exec" | "attach" if is_upgrade(&parts.headers) => {
-            let ask = Ask::new(&query, what, query.streams(true), false);
-            let request = Request::from_parts(parts, body);
-            ask.answer(cluster, &pod, container, request)
-        }
-        "exec" | "attach" => text(400, "only WebSocket is spoken here"),
-        _ => text(404, "404 page not found"),
-    }
+        _ => return text(404, "404 page not found"),
+    };
+    answer.unwrap_or_else(|why| text(why.code, why.message))
 }

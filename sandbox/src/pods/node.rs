@@ -1,6 +1,5 @@
 //! What a kubelet does: starts what pods say, starts it again, ends it, and writes it into each pod's status.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::select;
 use tokio::sync::Notify;
 
-use super::container::Container;
-use super::process;
+use super::log;
+use super::plan::Plan;
+use super::process::{self, Process};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
-use crate::store::Key;
+use crate::store::{Key, Rejected};
 
 /// Seconds before a container that failed is started a third time; doubles with each, up to [`MAX_WAIT`]. The second
 /// start comes at once. Both as in the kubelet.
@@ -22,43 +22,15 @@ const FIRST_WAIT: i64 = 10;
 /// Longest wait between two starts, in seconds.
 const MAX_WAIT: i64 = 300;
 
-/// Where a pod lists a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
-    Init,
-    #[default]
-    Main,
-    Ephemeral,
-}
-
-/// The fields of a pod's spec and of its status, in the order of starting.
-const PARTS: [(Part, &str, &str); 3] = [
-    (Part::Init, "initContainers", "initContainerStatuses"),
-    (Part::Main, "containers", "containerStatuses"),
-    (
-        Part::Ephemeral,
-        "ephemeralContainers",
-        "ephemeralContainerStatuses",
-    ),
+/// Lists of containers in a pod's spec and in its status, in the order of starting.
+const LISTS: [(&str, &str); 3] = [
+    (INIT, "initContainerStatuses"),
+    (MAIN, "containerStatuses"),
+    (EPHEMERAL, "ephemeralContainerStatuses"),
 ];
-
-/// A container of a pod.
-#[derive(Default)]
-struct Slot {
-    part: Part,
-    spec: Value,
-    /// Its state and the one before its last start, as the status shows them.
-    state: Value,
-    last: Value,
-    restarts: u32,
-    /// When it may start.
-    due: Timestamp,
-    run: Option<Arc<Container>>,
-    /// Of its last start.
-    id: Value,
-    /// Whether it was asked to end.
-    asked: bool,
-}
+const INIT: &str = "initContainers";
+const MAIN: &str = "containers";
+const EPHEMERAL: &str = "ephemeralContainers";
 
 struct Node {
     cluster: Arc<Cluster>,
@@ -66,18 +38,15 @@ struct Node {
     sandbox: String,
     /// Told when a container has ended.
     changed: Arc<Notify>,
-    /// By UID.
-    pods: HashMap<String, Vec<Slot>>,
 }
 
 /// Starts what the store says should run, ends what should not, and reports it in each pod's status; until the sandbox
 /// stops, and then ends every process.
 pub async fn run(cluster: Arc<Cluster>) {
-    let mut node = Node {
+    let node = Node {
         cluster: Arc::clone(&cluster),
         sandbox: uuid::Uuid::new_v4().simple().to_string(),
         changed: Arc::default(),
-        pods: HashMap::new(),
     };
     let watchdog = process::reaper(&node.sandbox);
     if let Err(error) = &watchdog {
@@ -98,7 +67,7 @@ pub async fn run(cluster: Arc<Cluster>) {
     }
     drop(watchdog); // its input ends, and it kills whatever is there
     node.sync(&[]);
-    while !node.pods.is_empty() {
+    while !cluster.pods.0.borrow().is_empty() {
         node.changed.notified().await;
         node.sync(&[]);
     }
@@ -106,30 +75,26 @@ pub async fn run(cluster: Arc<Cluster>) {
 
 impl Node {
     /// Does what these pods, which are all there are, ask for now. Returns when to look again at the latest.
-    fn sync(&mut self, pods: &[Arc<Value>]) -> Timestamp {
+    fn sync(&self, pods: &[Arc<Value>]) -> Timestamp {
         let now = self.cluster.clock.now();
-        let mut wake = Timestamp::MAX;
-        let mut before = std::mem::take(&mut self.pods);
-        for pod in pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE) {
-            let uid = object::uid(pod).to_owned();
-            let mut slots = before.remove(&uid).unwrap_or_default();
-            wake = wake.min(self.advance(pod, &mut slots, now));
-            self.report(pod, &slots, now);
-            self.pods.insert(uid, slots);
-        }
-        for (uid, mut slots) in before {
-            for slot in &mut slots {
-                slot.settle(now);
-                slot.signal(Signal::KILL);
-            }
-            if slots.iter().any(|slot| slot.run.is_some()) {
-                self.pods.insert(uid, slots);
-                continue;
-            }
-            self.cluster.pods.lock().retain(|(pod, _), _| *pod != uid);
-            let _ = std::fs::remove_dir_all(self.dir(&uid)); // not there if nothing was started
-        }
-        wake
+        let ours = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE);
+        let wake = ours.map(|pod| self.advance(pod, now)).min();
+        self.cluster.pods.0.send_modify(|all| {
+            all.retain(|(uid, _), starts| {
+                let there = pods.iter().any(|pod| object::uid(pod) == uid);
+                let Some(last) = starts.last().filter(|_| !there) else {
+                    return true;
+                };
+                last.signal(Signal::KILL);
+                let over = last.over().is_some();
+                if over {
+                    let _ = std::fs::remove_dir_all(&last.plan.dir);
+                    let _ = std::fs::remove_dir(self.dir(uid)); // once it is empty
+                }
+                !over
+            });
+        });
+        wake.unwrap_or(Timestamp::MAX)
     }
 
     /// Working directories of a pod's containers, by their names.
@@ -137,198 +102,220 @@ impl Node {
         self.cluster.dir.join("pods").join(uid)
     }
 
-    /// Takes a pod's containers a step on. Returns when the next step is due.
-    fn advance(&self, pod: &Value, slots: &mut Vec<Slot>, now: Timestamp) -> Timestamp {
-        for (part, field, _) in PARTS {
-            for spec in pod["spec"][field].as_array().into_iter().flatten() {
-                if !slots.iter().any(|slot| slot.spec["name"] == spec["name"]) {
-                    let state = json!({"waiting": {"reason": "ContainerCreating"}});
-                    let spec = spec.clone();
-                    slots.push(Slot {
-                        part,
-                        spec,
-                        state,
-                        ..Slot::default()
-                    });
-                }
-            }
-        }
-        let end = pod["metadata"]["deletionTimestamp"].as_str();
-        let end: Option<Timestamp> = end.and_then(|end| end.parse().ok());
+    /// Takes a pod's containers a step on from what its status says, and writes that again; or removes a pod that is
+    /// deleted and of which nothing is left. Returns when the next step is due. The status is written whoever changes the
+    /// pod meanwhile: what was started must not be started again.
+    fn advance(&self, pod: &Arc<Value>, now: Timestamp) -> Timestamp {
+        let uid = object::uid(pod);
+        let mut status = pod["status"].clone();
+        let end = pod["metadata"]["deletionTimestamp"].as_str().map(instant);
         let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or_default();
-        let (mut wake, mut initialized) = (Timestamp::MAX, true);
-        for slot in slots {
-            slot.settle(now);
-            if let Some(end) = end {
-                if now >= end {
-                    slot.signal(Signal::KILL);
-                } else if !std::mem::replace(&mut slot.asked, true) {
-                    slot.signal(Signal::TERM);
+        let mut wake = end.filter(|end| now < *end).unwrap_or(Timestamp::MAX);
+        let (mut initialized, mut busy) = (true, false);
+        for (list, statuses) in LISTS {
+            let specs = pod["spec"][list].as_array().into_iter().flatten();
+            let mut entries = status[statuses].as_array().cloned().unwrap_or_default();
+            for (index, spec) in specs.enumerate() {
+                if index == entries.len() {
+                    entries.push(entry(spec));
                 }
-                wake = if now < end { end } else { wake };
-            } else {
-                slot.start_again(policy, now);
-                let waits = slot.run.is_none() && slot.code().is_none() && initialized;
-                if waits && now >= slot.due {
-                    self.start(pod, slot, now);
-                } else if waits {
-                    wake = wake.min(slot.due);
+                let entry = &mut entries[index];
+                let run = self
+                    .cluster
+                    .pods
+                    .starts(uid, spec["name"].as_str().unwrap_or_default())
+                    .pop();
+                settle(entry, run.as_deref(), end, now);
+                if end.is_none() {
+                    start_again(list, policy, entry);
                 }
+                if initialized && end.is_none() && entry["state"]["waiting"].is_object() {
+                    let due = due(entry);
+                    if now >= due {
+                        self.start(pod, spec, entry, now);
+                    } else {
+                        wake = wake.min(due);
+                    }
+                }
+                let running = entry["state"]["running"].is_object();
+                initialized &= list != INIT || code(entry) == Some(0);
+                entry["started"] = running.into();
+                entry["ready"] = match list {
+                    INIT => code(entry) == Some(0),
+                    MAIN => running,
+                    _ => false,
+                }
+                .into();
+                busy |= running;
             }
-            initialized &= slot.part != Part::Init || slot.code() == Some(0);
-        }
-        wake
-    }
-
-    fn start(&self, pod: &Value, slot: &mut Slot, now: Timestamp) {
-        let uid = object::uid(pod).to_owned();
-        let name = slot.spec["name"].as_str().unwrap_or_default().to_owned();
-        let id = uuid::Uuid::new_v4().simple();
-        let (dir, mark) = (self.dir(&uid).join(&name), format!("{}/{id}", self.sandbox));
-        slot.restarts += u32::from(slot.last.is_object());
-        slot.id = format!("sandbox://{id}").into();
-        match Container::start(&self.cluster, pod, &slot.spec, &dir, mark, &self.changed) {
-            Ok(container) => {
-                slot.state = json!({"running": {"startedAt": time(now)}});
-                slot.run = Some(Arc::clone(&container));
-                let mut all = self.cluster.pods.lock();
-                let starts = all.entry((uid, name)).or_default();
-                starts.drain(..starts.len().saturating_sub(1));
-                starts.push(container);
-            }
-            Err(error) => {
-                slot.end(128, "StartError", now);
-                slot.state["terminated"]["message"] = format!("{error:#}").into();
-                self.changed.notify_one();
+            if !entries.is_empty() {
+                status[statuses] = entries.into();
             }
         }
-    }
-
-    /// Writes the status, or removes the object when nothing of it is left to be done. Whoever changes the pod meanwhile
-    /// makes it be seen again.
-    fn report(&self, pod: &Value, slots: &[Slot], now: Timestamp) {
-        let mut next = pod.clone();
-        update(&mut next["status"], slots, now);
+        summarize(&mut status, now);
         let key = Key {
             resource: "pods".into(),
             namespace: object::namespace(pod).to_owned(),
             name: object::name(pod).to_owned(),
         };
-        let finalizers = pod["metadata"]["finalizers"].as_array();
-        let done = object::deleting(pod)
-            && finalizers.is_none_or(Vec::is_empty)
-            && slots.iter().all(|slot| slot.run.is_none());
         let store = &self.cluster.store;
-        if let Ok(pod) = store.replace(&key, object::revision(pod), next)
-            && done
-        {
-            let _ = store.remove(&key, object::revision(&pod));
+        let mut live = Some(Arc::clone(pod));
+        while let Some(pod) = live.filter(|live| object::uid(live) == uid) {
+            let mut next = (*pod).clone();
+            next["status"] = status.clone();
+            let finalizers = pod["metadata"]["finalizers"].as_array();
+            let done = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
+            live = match store.replace(&key, object::revision(&pod), next) {
+                Ok(pod) if done => store.remove(&key, object::revision(&pod)).err().and(None),
+                Err(Rejected::Changed) => store.get(&key),
+                _ => None,
+            };
+        }
+        wake
+    }
+
+    fn start(&self, pod: &Value, spec: &Value, entry: &mut Value, now: Timestamp) {
+        let uid = object::uid(pod).to_owned();
+        let name = spec["name"].as_str().unwrap_or_default().to_owned();
+        let id = uuid::Uuid::new_v4().simple();
+        if !entry["containerID"].is_null() {
+            entry["restartCount"] = (restarts(entry) + 1).into();
+        }
+        entry["containerID"] = format!("sandbox://{id}").into();
+        let mark = format!("{}/{id}", self.sandbox);
+        let plan = Plan::of(pod, spec, self.dir(&uid).join(&name), mark);
+        match Process::start(plan, &self.cluster.tasks) {
+            Ok((process, written)) => {
+                entry["state"] = json!({"running": {"startedAt": time(now)}});
+                self.cluster.pods.add(uid, name, Arc::clone(&process));
+                let (clock, changed) = (self.cluster.clock.clone(), Arc::clone(&self.changed));
+                self.cluster.tasks.spawn(async move {
+                    log::keep(&process.log, written, &clock).await;
+                    changed.notify_one();
+                });
+            }
+            Err(error) => {
+                terminate(entry, 128, "StartError", now);
+                entry["state"]["terminated"]["message"] = format!("{error:#}").into();
+                self.changed.notify_one();
+            }
         }
     }
 }
 
-impl Slot {
-    /// The exit code, unless it runs or is to run.
-    fn code(&self) -> Option<i64> {
-        self.state["terminated"]["exitCode"].as_i64()
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(run) = &self.run {
-            run.process.signal(signal);
+/// Takes notice of a container that runs or has ended, or brings its end about when the pod is deleted.
+fn settle(entry: &mut Value, run: Option<&Process>, end: Option<Timestamp>, now: Timestamp) {
+    let shown = entry["state"]["running"].is_object();
+    // One that nobody started is none, whoever wrote that into the status.
+    match (run, run.map_or(Some(255), Process::over)) {
+        (_, Some(0)) if shown => terminate(entry, 0, "Completed", now),
+        (_, Some(code)) if shown => terminate(entry, code, "Error", now),
+        (Some(run), None) => {
+            if !shown {
+                entry["state"] = json!({"running": {"startedAt": time(now)}});
+            }
+            match end {
+                Some(end) if now >= end => run.signal(Signal::KILL),
+                Some(_) => run.ask_to_end(),
+                None => {}
+            }
         }
+        _ => {}
     }
+}
 
-    /// Takes notice of its end.
-    fn settle(&mut self, now: Timestamp) {
-        if let Some(code) = self.run.as_ref().and_then(|run| run.over()) {
-            let reason = if code == 0 { "Completed" } else { "Error" };
-            self.end(code, reason, now);
-        }
-    }
+/// How a container begins in the status. No image is pulled: its ID says so by being the reference itself.
+fn entry(spec: &Value) -> Value {
+    json!({
+        "name": spec["name"], "image": spec["image"], "imageID": spec["image"], "restartCount": 0,
+        "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {},
+    })
+}
 
-    fn end(&mut self, code: i32, reason: &str, now: Timestamp) {
-        self.run = None;
-        self.state = json!({"terminated": {
-            "exitCode": code, "reason": reason, "containerID": self.id,
-            "startedAt": self.state["running"]["startedAt"], "finishedAt": time(now),
-        }});
-    }
+fn terminate(entry: &mut Value, code: i32, reason: &str, now: Timestamp) {
+    entry["state"] = json!({"terminated": {
+        "exitCode": code, "reason": reason, "containerID": entry["containerID"],
+        "startedAt": entry["state"]["running"]["startedAt"], "finishedAt": time(now),
+    }});
+}
 
-    /// Lets it wait for its next start, if it has ended and is to have one.
-    fn start_again(&mut self, policy: &str, now: Timestamp) {
-        let again = match (self.part, policy, self.code()) {
-            (_, _, None) | (Part::Ephemeral, ..) | (_, "Never", _) => false,
-            (Part::Main, "Always", _) => true,
-            (_, _, code) => code != Some(0),
-        };
-        if again {
-            let later = FIRST_WAIT << self.restarts.saturating_sub(1).min(5);
-            let wait = if self.restarts == 0 {
-                0
-            } else {
-                later.min(MAX_WAIT)
-            };
-            let message = format!("back-off {wait}s restarting failed container");
-            let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
-            self.last = std::mem::replace(&mut self.state, waiting);
-            self.due = now + SignedDuration::from_secs(wait);
-        }
-    }
+/// The exit code of a container that is not to start again.
+fn code(entry: &Value) -> Option<i64> {
+    entry["state"]["terminated"]["exitCode"].as_i64()
+}
 
-    /// Its entry in the status.
-    fn entry(&self) -> Value {
-        let running = self.run.is_some();
-        let ready = match self.part {
-            Part::Init => self.code() == Some(0),
-            Part::Main => running,
-            Part::Ephemeral => false,
-        };
-        // No image is pulled: its ID says so by being the reference itself.
-        let image = &self.spec["image"];
-        let mut entry = json!({
-            "name": self.spec["name"], "image": image, "imageID": image, "containerID": self.id,
-            "ready": ready, "started": running, "restartCount": self.restarts,
-            "state": self.state, "lastState": {},
-        });
-        if self.last.is_object() {
-            entry["lastState"] = self.last.clone();
-        }
-        entry
+fn restarts(entry: &Value) -> i64 {
+    entry["restartCount"].as_i64().unwrap_or_default()
+}
+
+/// Lets a container wait for its next start, if it has ended and is to have one.
+fn start_again(list: &str, policy: &str, entry: &mut Value) {
+    let again = match (list, policy, code(entry)) {
+        (_, _, None) | (EPHEMERAL, ..) | (_, "Never", _) => false,
+        (MAIN, "Always", _) => true,
+        (_, _, code) => code != Some(0),
+    };
+    if again {
+        let message = format!("back-off {}s restarting failed container", wait(entry));
+        entry["lastState"] = entry["state"].take();
+        entry["state"] = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
     }
+}
+
+/// Seconds between a container's end and its next start.
+fn wait(entry: &Value) -> i64 {
+    match restarts(entry) {
+        0 => 0,
+        count => (FIRST_WAIT << (count - 1).min(5)).min(MAX_WAIT),
+    }
+}
+
+/// When a container that waits may start.
+fn due(entry: &Value) -> Timestamp {
+    let ended = entry["lastState"]["terminated"]["finishedAt"].as_str();
+    ended.map_or(Timestamp::MIN, |ended| {
+        instant(ended) + SignedDuration::from_secs(wait(entry))
+    })
 }
 
 fn time(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
+fn instant(text: &str) -> Timestamp {
+    text.parse().unwrap_or_default()
+}
+
 /// `status.phase`
-fn phase(slots: &[Slot]) -> &'static str {
-    let of = |part| slots.iter().filter(move |slot| slot.part == part);
-    let failed = |slot: &Slot| slot.code().is_some_and(|code| code != 0);
-    if of(Part::Init).any(failed) {
+fn phase(status: &Value) -> &'static str {
+    let of = |list: &str| status[list].as_array().into_iter().flatten();
+    let mut main = of("containerStatuses");
+    let failed = |entry: &Value| code(entry).is_some_and(|code| code != 0);
+    if of("initContainerStatuses").any(failed) {
         "Failed"
-    } else if of(Part::Main).any(|slot| slot.id.is_null()) {
+    } else if main.clone().any(|entry| entry["containerID"].is_null()) {
         "Pending"
-    } else if of(Part::Main).any(|slot| slot.code().is_none()) {
+    } else if main.clone().any(|entry| code(entry).is_none()) {
         "Running"
-    } else if of(Part::Main).any(failed) {
+    } else if main.any(failed) {
         "Failed"
     } else {
         "Succeeded"
     }
 }
 
-/// Brings a pod's status up to what became of its containers; what others wrote into it stays.
-fn update(status: &mut Value, slots: &[Slot], now: Timestamp) {
-    let all = |part, holds: &dyn Fn(&Slot) -> bool| {
-        let mut slots = slots.iter().filter(|slot| slot.part == part);
-        slots.all(holds)
+/// Brings a pod's phase, conditions and addresses up to the state of its containers.
+fn summarize(status: &mut Value, now: Timestamp) {
+    status["phase"] = phase(status).into();
+    let all_ready = |list: &str| {
+        let mut entries = status[list].as_array().into_iter().flatten();
+        entries.all(|entry| entry["ready"] == true)
     };
-    let ready = all(Part::Main, &|slot| slot.run.is_some());
-    let initialized = all(Part::Init, &|slot| slot.code() == Some(0));
-    let before = status["conditions"].take();
-    let mut conditions = before.as_array().cloned().unwrap_or_default();
+    let (initialized, ready) = (
+        all_ready("initContainerStatuses"),
+        all_ready("containerStatuses"),
+    );
+    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     for (kind, holds) in [
         ("PodScheduled", true),
         ("Initialized", initialized),
@@ -343,24 +330,13 @@ fn update(status: &mut Value, slots: &[Slot], now: Timestamp) {
         }
     }
     status["conditions"] = conditions.into();
-    status["phase"] = phase(slots).into();
-    for (field, value) in [
-        ("hostIP", json!("127.0.0.1")),
-        ("podIP", json!("127.0.0.1")),
-        ("podIPs", json!([{"ip": "127.0.0.1"}])),
-        ("startTime", json!(time(now))),
-    ] {
-        if status[field].is_null() {
-            status[field] = value;
-        }
+    if status["startTime"].is_null() {
+        status["startTime"] = time(now).into();
     }
-    for (part, _, field) in PARTS {
-        let listed = slots.iter().filter(|slot| slot.part == part);
-        let entries: Vec<Value> = listed.map(Slot::entry).collect();
-        if !entries.is_empty() {
-            status[field] = entries.into();
-        }
-    }
+    let address = "127.0.0.1";
+    status["hostIP"] = address.into();
+    status["podIP"] = address.into();
+    status["podIPs"] = json!([{"ip": address}]);
 }
 
 #[cfg(test)]

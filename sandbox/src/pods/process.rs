@@ -1,9 +1,8 @@
 //! A command as a process, behind pipes or a terminal; and the end of everything it started.
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Once};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,49 +10,41 @@ use pty_process::{OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channel::{STDERR, STDOUT};
+use super::log::Log;
+use super::plan::Plan;
 
 /// Environment variable of every process of a container, by which they are found when they are to end.
 const MARK: &str = "DRAWBRIDGE_SANDBOX_CONTAINER";
 /// What is read from a process at once: what Go's `io.Copy` takes.
 const CHUNK: usize = 32 << 10;
 
-/// What to start.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Plan {
-    /// Program, looked for in `PATH`, and its arguments.
-    pub(super) argv: Vec<String>,
-    pub(super) dir: PathBuf,
-    /// The whole environment but for the mark.
-    pub(super) env: Vec<(String, String)>,
-    /// Begins with the sandbox's own.
-    pub(super) mark: String,
-    pub(super) tty: bool,
-    pub(super) stdin: bool,
-    /// Whether everything with this mark ends with it, as a PID namespace does with its first process.
-    pub(super) first: bool,
-}
-
 /// What a process wrote, by channel; of a terminal everything is standard output.
 pub(super) type Written = (u8, Bytes);
 type Output = Box<dyn AsyncRead + Send + Unpin>;
+/// A process, and all it writes.
+pub(super) type Started = (Arc<Process>, mpsc::Receiver<Written>);
 type Spawned = (Child, Option<Input>, Vec<(u8, Output)>);
 
-/// A process that was started.
+/// A process that was started: of a container, or by an exec.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) tty: bool,
-    input: tokio::sync::Mutex<Option<Input>>,
-    /// Whoever does not take what is written stops the process for all, as in containerd.
-    listeners: Mutex<Vec<mpsc::Sender<Written>>>,
+    pub(super) plan: Plan,
+    /// Of a container: what it writes.
+    pub(super) log: watch::Sender<Log>,
     pid: Pid,
     ended: CancellationToken,
-    /// Exit code, once all was read as well.
-    over: watch::Receiver<Option<i32>>,
+    /// Whether it was asked to end.
+    asked: Once,
+    /// Exit code, once all it wrote was taken.
+    code: watch::Receiver<Option<i32>>,
+    input: Mutex<Option<Input>>,
+    /// Whoever does not take what is written stops the process for all, as in containerd.
+    listeners: watch::Sender<Vec<mpsc::Sender<Written>>>,
 }
 
 #[derive(Debug)]
@@ -67,21 +58,21 @@ impl Process {
     ///
     /// # Errors
     /// When there is no such program, or it cannot be run.
-    pub(super) fn start(
-        plan: &Plan,
-        tasks: &TaskTracker,
-    ) -> anyhow::Result<(Arc<Self>, mpsc::Receiver<Written>)> {
-        let (mut child, input, outputs) = spawn(plan)?;
+    pub(super) fn start(plan: Plan, tasks: &TaskTracker) -> anyhow::Result<Started> {
+        std::fs::create_dir_all(&plan.dir)?;
+        let (mut child, input, outputs) = spawn(&plan)?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let (sender, over) = watch::channel(None);
+        let (sender, code) = watch::channel(None);
         let (listener, heard) = mpsc::channel(1);
         let process = Arc::new(Self {
-            tty: plan.tty,
+            plan,
+            log: watch::Sender::default(),
             pid: pid.context("it has no process ID")?,
-            input: tokio::sync::Mutex::new(input),
-            listeners: Mutex::new(vec![listener]),
             ended: CancellationToken::new(),
-            over,
+            asked: Once::new(),
+            code,
+            input: Mutex::new(input),
+            listeners: watch::Sender::new(vec![listener]),
         });
         let pumps = TaskTracker::new();
         for (channel, output) in outputs {
@@ -89,19 +80,19 @@ impl Process {
         }
         pumps.close();
         let this = Arc::clone(&process);
-        let mark = plan.first.then(|| plan.mark.clone());
         tasks.spawn(async move {
-            let code = child.wait().await.map_or(None, |status| {
-                let signal = || Some(128 + status.signal()?);
-                status.code().or_else(signal)
-            });
+            let status = child.wait().await.ok();
             this.ended.cancel();
-            if let Some(mark) = mark {
-                kill_all(&mark).await;
+            if this.plan.first {
+                kill_all(&this.plan.mark).await;
             }
             pumps.wait().await;
+            let code = status.and_then(|status| {
+                let signal = status.signal().map(|signal| 128 + signal);
+                status.code().or(signal)
+            });
             sender.send_replace(Some(code.unwrap_or(255)));
-            this.listeners().clear();
+            this.listeners.send_modify(Vec::clear);
         });
         Ok((process, heard))
     }
@@ -109,10 +100,11 @@ impl Process {
     /// Hears what it writes from now on; ends with it.
     pub(super) fn attach(&self) -> mpsc::Receiver<Written> {
         let (listener, heard) = mpsc::channel(1);
-        let mut listeners = self.listeners();
-        if self.over.borrow().is_none() {
-            listeners.push(listener);
-        }
+        self.listeners.send_modify(|listeners| {
+            if self.code.borrow().is_none() {
+                listeners.push(listener);
+            }
+        });
         heard
     }
 
@@ -128,15 +120,21 @@ impl Process {
         }
     }
 
-    /// Waits for the exit code and all that was written; 128 and the signal if one ended it.
-    pub(super) async fn exit(&self) -> i32 {
-        let _ = self.over.clone().wait_for(Option::is_some).await; // an error: its runtime is gone
-        self.code()
+    /// Asks it to end, once.
+    pub(super) fn ask_to_end(&self) {
+        self.asked.call_once(|| self.signal(Signal::TERM));
     }
 
-    /// The exit code of one that is over.
-    pub(super) fn code(&self) -> i32 {
-        self.over.borrow().unwrap_or(255)
+    /// Waits for the exit code and all that was written; 128 and the signal if one ended it.
+    pub(super) async fn exit(&self) -> i32 {
+        let _ = self.code.clone().wait_for(Option::is_some).await; // an error: its runtime is gone
+        self.code.borrow().unwrap_or(255)
+    }
+
+    /// Of a container: the exit code, once all it wrote is in its log.
+    pub(super) fn over(&self) -> Option<i32> {
+        let kept = self.log.borrow().over;
+        self.code.borrow().filter(|_| kept)
     }
 
     /// Writes to its standard input; whether it may take more.
@@ -151,7 +149,7 @@ impl Process {
 
     /// Ends its standard input, if that is no terminal.
     pub(super) async fn end_input(&self) {
-        if !self.tty {
+        if !self.plan.tty {
             *self.input.lock().await = None;
         }
     }
@@ -171,21 +169,16 @@ impl Process {
         // A terminal whose last process has ended gives an error in place of an end.
         while let Ok(length @ 1..) = output.read(&mut buffer).await {
             let data = Bytes::copy_from_slice(&buffer[..length]);
-            let listeners = self.listeners().clone();
+            let listeners = self.listeners.borrow().clone();
             for listener in listeners {
                 let _ = listener.send((channel, data.clone())).await; // it may have left
             }
-            self.listeners().retain(|listener| !listener.is_closed());
-            if self.listeners().is_empty() {
+            self.listeners
+                .send_modify(|all| all.retain(|one| !one.is_closed()));
+            if self.listeners.borrow().is_empty() {
                 return self.ended.cancelled().await; // nobody reads it: it stops once its pipe is full
             }
         }
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Written>>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,19 +200,20 @@ fn spawn(plan: &Plan) -> anyhow::Result<Spawned> {
         let input = Some(Input::Terminal(input));
         return Ok((child, input, vec![(STDOUT, Box::new(output))]));
     }
-    command.process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    command.stderr(Stdio::piped());
     if plan.stdin {
         command.stdin(Stdio::piped());
     }
+    command.stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(cannot)?;
     let input = child.stdin.take().map(Input::Pipe);
-    let mut outputs: Vec<(u8, Output)> = Vec::new();
-    if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
-        outputs = vec![(STDOUT, Box::new(stdout)), (STDERR, Box::new(stderr))];
-    }
-    Ok((child, input, outputs))
+    let stdout = child.stdout.take().context("no standard output")?;
+    let stderr = child.stderr.take().context("no standard error")?;
+    Ok((
+        child,
+        input,
+        vec![(STDOUT, Box::new(stdout)), (STDERR, Box::new(stderr))],
+    ))
 }
 
 /// Kills what carries a mark that begins with `$1` once its standard input ends. As the sandbox's watchdog it does so

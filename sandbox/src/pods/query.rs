@@ -2,21 +2,20 @@
 
 use crate::status::Failure;
 
-/// Streams asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// An exec or attach that is asked for.
+#[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the parameters are")]
-pub(super) struct Streams {
+pub(super) struct Ask {
+    pub(super) attach: bool,
+    pub(super) command: Vec<String>,
     pub(super) stdin: bool,
     pub(super) stdout: bool,
     /// Never with a terminal.
     pub(super) stderr: bool,
     pub(super) tty: bool,
-}
-
-impl Streams {
-    pub(super) fn none(self) -> bool {
-        !(self.stdin || self.stdout || self.stderr)
-    }
+    /// Whether the API server speaks v5 in place of the node: it upgrades before it asks the node, so that refusals come
+    /// in the stream, and calls it a success when the kubelet dies (kubernetes/kubectl#1726).
+    pub(super) translated: bool,
 }
 
 /// A parsed query.
@@ -45,33 +44,26 @@ impl Query {
         number.map_err(|error| Failure::bad_request(format!("{name}: {error}")))
     }
 
-    /// `command`, in order.
-    pub(super) fn command(&self) -> Vec<String> {
-        let words = self.0.iter().filter(|(key, _)| key == "command");
-        words.map(|(_, word)| word.clone()).collect()
-    }
-
     /// False only for `0`, `false` and nothing.
     pub(super) fn flag(&self, name: &str) -> bool {
         let value = self.get(name);
         value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
-    /// Streams asked for. The kubelet has names of its own and takes only `1` for true.
-    pub(super) fn streams(&self, kubelet: bool) -> Streams {
-        let asked = |name, kubelets| {
-            if kubelet {
-                self.get(kubelets) == Some("1")
-            } else {
-                self.flag(name)
-            }
-        };
-        let tty = asked("tty", "tty");
-        Streams {
-            stdin: asked("stdin", "input"),
-            stdout: asked("stdout", "output"),
-            stderr: !tty && asked("stderr", "error"),
+    /// The exec or attach asked for. The kubelet has names of its own for streams and takes only `1` for true.
+    pub(super) fn ask(&self, what: &str, kubelet: bool, translated: bool) -> Ask {
+        let one = |name| kubelet && self.get(name) == Some("1");
+        let any = |name| !kubelet && self.flag(name);
+        let words = self.0.iter().filter(|(key, _)| key == "command");
+        let tty = one("tty") || any("tty");
+        Ask {
+            attach: what == "attach",
+            command: words.map(|(_, word)| word.clone()).collect(),
+            stdin: one("input") || any("stdin"),
+            stdout: one("output") || any("stdout"),
+            stderr: !tty && (one("error") || any("stderr")),
             tty,
+            translated,
         }
     }
 }
@@ -79,6 +71,10 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ask(query: &str, kubelet: bool) -> Ask {
+        Query::parse(query).ask("exec", kubelet, false)
+    }
 
     #[test]
     fn the_api_server_takes_anything_but_0_and_false_for_true() {
@@ -89,24 +85,22 @@ mod tests {
             ("0", false),
             ("False", false),
         ] {
-            let query = Query::parse(&format!("stdin={value}"));
-            assert_eq!(query.streams(false).stdin, expected, "{value}");
+            let stdin = ask(&format!("stdin={value}"), false).stdin;
+            assert_eq!(stdin, expected, "{value}");
         }
-        assert!(!Query::parse("stdout=1").streams(false).stdin);
+        assert!(!ask("stdout=1", false).stdin);
     }
 
     #[test]
     fn the_kubelet_takes_only_1_for_true() {
-        let streams = |query| Query::parse(query).streams(true);
-        assert_eq!(streams("input=true&output=true"), Streams::default());
-        assert!(streams("input=1").stdin);
-        assert!(!streams("error=1&tty=1").stderr);
+        assert_eq!(ask("input=true&output=true&stdout=1", true), ask("", true));
+        assert!(ask("input=1", true).stdin);
+        assert!(!ask("error=1&tty=1", true).stderr);
     }
 
     #[test]
     fn a_command_is_taken_word_by_word() {
-        let query =
-            Query::parse("command=echo&command=a%3Bb&command=&command=x+y&command=lost;really");
-        assert_eq!(query.command(), ["echo", "a;b", "", "x y"]);
+        let query = "command=echo&command=a%3Bb&command=&command=x+y&command=lost;really";
+        assert_eq!(ask(query, false).command, ["echo", "a;b", "", "x y"]);
     }
 }

@@ -627,6 +627,25 @@ async fn a_container_that_fails_is_started_again_ever_later() {
 }
 
 #[tokio::test]
+async fn a_status_that_somebody_overwrites_starts_nothing_twice() {
+    let lab = Lab::start(Release::V1_36).await;
+    let spec = json!({"containers": [{"name": "app", "command": ["sleep", "4715"]}]});
+    let mut pod = (*lab.pod(spec, running).await).clone();
+    let revision = pod["metadata"]["resourceVersion"].as_str().unwrap().parse();
+    pod["status"] = json!({});
+    let key = drawbridge_sandbox::store::Key {
+        resource: "pods".into(),
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+    };
+    let store = &lab.cluster().store;
+    store.replace(&key, revision.unwrap(), pod).unwrap();
+    lab.until(running).await;
+    assert_eq!(lab.processes("4715").len(), 1);
+    lab.sandbox.stop().await;
+}
+
+#[tokio::test]
 async fn a_container_whose_command_is_missing_says_so() {
     let lab = Lab::start(Release::V1_36).await;
     let spec = json!({"restartPolicy": "Never", "containers": [{"name": "app", "command": ["nosuchthing"]}]});
