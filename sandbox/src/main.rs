@@ -1,8 +1,9 @@
 //! `drawbridge-sandbox`: the sandbox by itself, until Ctrl-C.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -35,29 +36,24 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let Args {
-        listen,
-        kubelet_listen,
-        release,
-        dir,
-    } = Args::parse();
-    let own = dir.clone().filter(|dir| !dir.exists());
+    let args = Args::parse();
+    let own = args.dir.clone().filter(|dir| !dir.exists());
     let options = Options {
-        listen,
-        kubelet_listen,
-        release,
-        dir,
+        listen: args.listen,
+        kubelet_listen: args.kubelet_listen,
+        release: args.release,
+        dir: args.dir,
     };
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let sandbox = Sandbox::start(options).await?;
     let kubeconfig = sandbox.cluster().dir.join("kubeconfig");
-    write_secret(
-        &kubeconfig,
-        &sandbox.kubeconfig("admin", &["system:masters"])?,
-    )?;
+    let text = sandbox.kubeconfig("admin", &["system:masters"])?;
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&kubeconfig);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("failed to write {}", kubeconfig.display()))?;
     eprintln!(
         "\n  *** This is the Drawbridge sandbox. It is NOT a cluster and isolates NOTHING: every \"container\" is a process\n  \
          *** of yours on this machine, with all your rights. Use it to try and to test, with pods you trust.\n"
@@ -76,15 +72,4 @@ async fn main() -> anyhow::Result<()> {
             .with_context(|| format!("failed to remove {}", own.display()))?;
     }
     Ok(())
-}
-
-/// Writes a file only its owner may read.
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let mut options = std::fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("failed to write {}", path.display()))
 }

@@ -10,63 +10,42 @@ use crate::kinds::{Kind, Schema, definitions};
 use crate::release::Release;
 
 const REFERENCE: &str = "#/components/schemas/";
-const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The document at `/openapi/v2`, `/openapi/v3` or `/openapi/v3/{api|apis/group}/version`; `None` if there is none. JSON
-/// only: who asks for protobuf alone gets 406 by the caller.
+/// The document at `/openapi/` and `v2`, `v3` or `v3/{api|apis/group}/version`; `None` if there is none. JSON only: who
+/// asks for protobuf alone gets 406 by the caller.
 ///
 /// Version 3 is served whatever the release, although Kubernetes has it since 1.24 only: `kubectl` reads version 2 as
 /// protobuf and nothing else, so that it could not apply anything otherwise.
 #[must_use]
 pub fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Option<Value> {
-    let path = path.trim_matches('/').strip_prefix("openapi/")?;
-    if path == "v2" {
-        return Some(version_2(kinds, release));
-    }
+    let info = json!({"title": "Kubernetes", "version": git_version(release)});
     let mut groups: BTreeMap<String, Vec<&Kind>> = BTreeMap::new();
     for kind in kinds {
         groups.entry(root(kind)).or_default().push(kind);
     }
-    match path.strip_prefix("v3")?.trim_start_matches('/') {
-        "" => {
+    Some(match path {
+        "v2" => {
+            let schemas = schemas(kinds.iter().map(Arc::as_ref));
+            let document =
+                json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": schemas});
+            let text = document.to_string().replace(REFERENCE, "#/definitions/");
+            serde_json::from_str(&text).ok()?
+        }
+        "v3" => {
+            let url = |root| json!({"serverRelativeURL": format!("/openapi/v3/{root}")});
             let paths: Map<String, Value> = groups
                 .into_keys()
-                .map(|root| {
-                    let url = format!("/openapi/v3/{root}");
-                    (root, json!({"serverRelativeURL": url}))
-                })
+                .map(|root| (root.clone(), url(root)))
                 .collect();
-            Some(json!({"paths": paths}))
+            json!({"paths": paths})
         }
-        root => groups.get(root).map(|kinds| {
-            json!({
-                "openapi": "3.0.0", "info": info(release), "paths": paths(kinds),
-                "components": {"schemas": schemas(kinds.iter().copied())},
-            })
-        }),
-    }
-}
-
-fn version_2(kinds: &[Arc<Kind>], release: Release) -> Value {
-    let mut definitions = Value::Object(schemas(kinds.iter().map(Arc::as_ref)));
-    refer(&mut definitions);
-    json!({"swagger": "2.0", "info": info(release), "paths": {}, "definitions": definitions})
-}
-
-/// Makes references those of version 2.
-fn refer(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => fields.iter_mut().for_each(|(field, value)| match value {
-            Value::String(to) if field == "$ref" => *to = to.replace(REFERENCE, "#/definitions/"),
-            other => refer(other),
-        }),
-        Value::Array(items) => items.iter_mut().for_each(refer),
-        _ => {}
-    }
-}
-
-fn info(release: Release) -> Value {
-    json!({"title": "Kubernetes", "version": git_version(release)})
+        path => {
+            let kinds = groups.get(path.strip_prefix("v3/")?)?;
+            let paths: Map<String, Value> = kinds.iter().flat_map(|kind| paths(kind)).collect();
+            let schemas = schemas(kinds.iter().copied());
+            json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}})
+        }
+    })
 }
 
 /// `api/v1`, or `apis/apps/v1`
@@ -75,56 +54,17 @@ fn root(kind: &Kind) -> String {
     format!("{prefix}/{}", kind.api_version())
 }
 
-/// The name of a kind's schema: `io.k8s.api.core.v1.Pod`, or `dev.drawbridge.v1alpha1.ConsoleSession`.
-fn schema_name(kind: &Kind) -> String {
-    match &kind.schema {
-        Schema::Builtin(name) => name.clone().into_owned(),
-        Schema::Custom(_) => {
-            let mut parts: Vec<&str> = kind.group.split('.').rev().collect();
-            parts.extend([kind.version.as_str(), kind.kind.as_str()]);
-            parts.join(".")
-        }
-    }
-}
-
-/// The schemas of some kinds and all that they refer to.
+/// The schemas of all built-in kinds, and of those of these kinds that are not.
 fn schemas<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Map<String, Value> {
-    let mut found = Map::new();
-    let mut wanted = Vec::new();
+    let mut all = definitions().clone();
     for kind in kinds {
-        let name = schema_name(kind);
         if let Schema::Custom(structural) = &kind.schema {
-            wanted.push(METADATA.to_owned());
-            found.insert(name, custom(kind, &structural.schema));
-        } else {
-            wanted.push(name);
+            let mut name: Vec<&str> = kind.group.split('.').rev().collect();
+            name.extend([kind.version.as_str(), kind.kind.as_str()]);
+            all.insert(name.join("."), custom(kind, &structural.schema));
         }
     }
-    while let Some(name) = wanted.pop() {
-        if let Some(schema) = definitions()
-            .get(&name)
-            .filter(|_| !found.contains_key(&name))
-        {
-            references(schema, &mut wanted);
-            found.insert(name, schema.clone());
-        }
-    }
-    found
-}
-
-fn references(schema: &Value, found: &mut Vec<String>) {
-    match schema {
-        Value::Object(fields) => {
-            let to = fields.get("$ref").and_then(Value::as_str);
-            found.extend(
-                to.and_then(|to| to.strip_prefix(REFERENCE))
-                    .map(str::to_owned),
-            );
-            fields.values().for_each(|field| references(field, found));
-        }
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-        _ => {}
-    }
+    all
 }
 
 /// A CustomResourceDefinition's schema with the fields every object has, told as for any other kind.
@@ -134,96 +74,51 @@ fn custom(kind: &Kind, declared: &Value) -> Value {
     for field in ["apiVersion", "kind", "metadata"] {
         schema["properties"][field] = of_all[field].clone();
     }
-    schema["x-kubernetes-group-version-kind"] = json!([of(kind)]);
+    schema[GVK] = json!([of(kind)]);
     schema
 }
 
-/// `x-kubernetes-group-version-kind` of an operation.
+const GVK: &str = "x-kubernetes-group-version-kind";
+
 fn of(kind: &Kind) -> Value {
     json!({"group": kind.group, "kind": kind.kind, "version": kind.version})
 }
 
-/// The operations on objects of some kinds, and on their status.
-fn paths(kinds: &[&Kind]) -> Map<String, Value> {
-    let mut paths = Map::new();
-    for kind in kinds {
-        let namespace = if kind.namespaced {
-            "namespaces/{namespace}/"
-        } else {
-            ""
-        };
-        let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
-        let one = format!("{all}/{{name}}");
-        let item = &["get", "put", "patch", "delete"][..];
-        let mut places = vec![
-            (all, &["get", "post", "delete"][..], true),
-            (one.clone(), item, false),
-        ];
-        if kind.status {
-            places.push((format!("{one}/status"), &item[..3], false));
-        }
-        for (path, methods, collection) in places {
-            let operations: Map<String, Value> = methods
-                .iter()
-                .filter_map(|method| {
-                    let action = match *method {
-                        "get" if collection => "list",
-                        "delete" if collection => "deletecollection",
-                        "post" => "create",
-                        "put" => "update",
-                        method => method,
-                    };
-                    let served = kind.verbs().contains(&action);
-                    served.then(|| ((*method).to_owned(), operation(kind, method, action)))
-                })
-                .collect();
-            if !operations.is_empty() {
-                paths.insert(path, operations.into());
-            }
-        }
-    }
-    paths
-}
-
-fn operation(kind: &Kind, method: &str, action: &str) -> Value {
-    const JSON: &str = "application/json";
-    let schema = json!({"schema": {"$ref": format!("{REFERENCE}{}", schema_name(kind))}});
+/// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the forms and parameters of
+/// a patch of one.
+fn paths(kind: &Kind) -> [(String, Value); 2] {
+    let namespace = if kind.namespaced {
+        "namespaces/{namespace}/"
+    } else {
+        ""
+    };
+    let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
+    let one = format!("{all}/{{name}}");
+    let method = if kind.virtual_only { "post" } else { "get" };
     let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
-    let mut operation = json!({
-        "x-kubernetes-action": match action { "update" => "put", "create" => "post", action => action },
-        "x-kubernetes-group-version-kind": of(kind),
-        "responses": {"200": {"description": "OK"}},
+    // Custom kinds have no strategic merge.
+    let patches = if kind.custom() {
+        &PATCHES[1..]
+    } else {
+        PATCHES
+    };
+    let patches: Map<String, Value> = patches
+        .iter()
+        .map(|media| ((*media).to_owned(), json!({})))
+        .collect();
+    let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation"]
+        .map(query)
+        .into();
+    let patch = json!({
+        GVK: of(kind), "x-kubernetes-action": "patch", "parameters": parameters, "requestBody": {"content": patches},
     });
-    if !matches!(action, "list" | "delete" | "deletecollection") {
-        operation["responses"]["200"]["content"][JSON] = schema.clone();
-    }
-    if matches!(method, "post" | "put" | "patch") {
-        operation["parameters"] = ["dryRun", "fieldManager", "fieldValidation"]
-            .map(query)
-            .to_vec()
-            .into();
-        let types: &[&str] = match method {
-            "patch" if kind.custom() => &PATCHES[1..],
-            "patch" => PATCHES,
-            _ => &[JSON],
-        };
-        let content: Map<String, Value> = types
-            .iter()
-            .map(|media| {
-                let of = if method == "patch" {
-                    json!({"schema": {"type": "object"}})
-                } else {
-                    schema.clone()
-                };
-                ((*media).to_owned(), of)
-            })
-            .collect();
-        operation["requestBody"] = json!({"required": true, "content": content});
-    }
-    operation
+    [
+        (all, json!({method: {GVK: of(kind)}})),
+        (one, json!({"patch": patch})),
+    ]
 }
 
-/// Forms of patches. Custom kinds have no strategic merge, which `kubectl apply` looks up here.
+/// Forms of patches.
 const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/merge-patch+json",
@@ -237,7 +132,11 @@ mod tests {
     use crate::kinds::Kinds;
 
     fn get(path: &str) -> Option<Value> {
-        document(&Kinds::builtin(Release::V1_36).all(), Release::V1_36, path)
+        document(
+            &Kinds::builtin(Release::V1_36).all(),
+            Release::V1_36,
+            path.strip_prefix("/openapi/")?,
+        )
     }
 
     #[test]
@@ -288,23 +187,14 @@ mod tests {
 
     #[test]
     fn every_schema_is_one() {
-        for kind in Kinds::builtin(Release::V1_36).all().iter() {
+        for name in definitions().keys() {
             let schema = json!({
-                "$ref": format!("{REFERENCE}{}", schema_name(kind)),
-                "components": {"schemas": schemas(std::iter::once(&**kind))},
+                "$ref": format!("{REFERENCE}{name}"), "components": {"schemas": definitions()},
             });
             let compiled = jsonschema::options()
                 .with_draft(jsonschema::Draft::Draft4)
                 .build(&schema);
-            let compiled = compiled.unwrap_or_else(|error| panic!("{}: {error}", kind.kind));
-            for error in compiled.iter_errors(&json!({"kind": "x"})) {
-                assert!(
-                    error.to_string().contains("required"),
-                    "{}: {error}",
-                    kind.kind
-                );
-            }
-            assert!(!compiled.is_valid(&json!({"kind": 1})), "{}", kind.kind);
+            compiled.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
@@ -329,8 +219,7 @@ mod tests {
             spec["securityContext"]["allOf"][0]["$ref"],
             "#/components/schemas/io.k8s.api.core.v1.PodSecurityContext"
         );
-        let list = &core["paths"]["/api/v1/nodes"];
-        assert_eq!(list["get"]["x-kubernetes-action"], "list");
-        assert!(core["paths"]["/api/v1/namespaces"]["delete"].is_null());
+        let list = &core["paths"]["/api/v1/nodes"]["get"];
+        assert_eq!(list["x-kubernetes-group-version-kind"]["kind"], "Node");
     }
 }

@@ -49,11 +49,9 @@ impl Attributes {
     #[must_use]
     pub fn qualified(&self) -> String {
         let resource = crate::status::qualified(&self.group, &self.resource);
-        if self.subresource.is_empty() {
-            resource
-        } else {
-            format!("{resource}/{}", self.subresource)
-        }
+        format!("{resource}/{}", self.subresource)
+            .trim_end_matches('/')
+            .to_owned()
     }
 }
 
@@ -71,17 +69,11 @@ pub fn attributes(method: &Method, path: &str, query: &str) -> Attributes {
 /// `None` for a path that is no resource.
 fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let (group, parts) = match parts.as_slice() {
-        ["api", rest @ ..] if rest.len() >= 2 => ("", rest),
-        ["apis", group, rest @ ..] if rest.len() >= 2 => (*group, rest),
+    let (group, version, mut parts) = match parts.as_slice() {
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, version, rest),
         _ => return None,
     };
-    let (version, mut parts) = (parts[0], &parts[1..]);
-    // The way to ask for a watch before there was a parameter for it.
-    let watched = parts.len() > 1 && parts[0] == "watch";
-    if watched {
-        parts = &parts[1..];
-    }
     let mut namespace = "";
     if let ["namespaces", name, rest @ ..] = parts {
         namespace = name;
@@ -91,41 +83,36 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
         }
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
-    let mut asked = Attributes {
-        verb: if watched { "watch" } else { verb(method) }.to_owned(),
-        resource_request: true,
-        group: group.to_owned(),
-        version: version.to_owned(),
-        namespace: namespace.to_owned(),
-        resource: part(0),
-        name: part(1),
-        subresource: part(2),
-        path: path.to_owned(),
+    let mut name = part(1);
+    let verb = match (method.as_str(), name.is_empty()) {
+        ("GET" | "HEAD", true) if flag(query, "watch") => "watch",
+        ("GET" | "HEAD", true) => "list",
+        ("GET" | "HEAD", false) => "get",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", true) => "deletecollection",
+        ("DELETE", false) => "delete",
+        _ => "",
     };
-    if asked.name.is_empty() && asked.verb == "get" {
-        let watched = flag(query, "watch");
-        if watched { "watch" } else { "list" }.clone_into(&mut asked.verb);
-        asked.name = parameter(query, "fieldSelector")
+    if matches!(verb, "list" | "watch") {
+        name = parameter(query, "fieldSelector")
             .and_then(|selector| crate::selector::Fields::parse(&selector).ok())
             .and_then(|fields| fields.exactly("metadata.name").map(str::to_owned))
             .filter(|name| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']))
             .unwrap_or_default();
     }
-    if asked.name.is_empty() && asked.verb == "delete" {
-        "deletecollection".clone_into(&mut asked.verb);
-    }
-    Some(asked)
-}
-
-fn verb(method: &Method) -> &'static str {
-    match method.as_str() {
-        "POST" => "create",
-        "GET" | "HEAD" => "get",
-        "PUT" => "update",
-        "PATCH" => "patch",
-        "DELETE" => "delete",
-        _ => "",
-    }
+    Some(Attributes {
+        verb: verb.to_owned(),
+        resource_request: true,
+        group: group.to_owned(),
+        version: (*version).to_owned(),
+        namespace: namespace.to_owned(),
+        resource: part(0),
+        name,
+        subresource: part(2),
+        path: path.to_owned(),
+    })
 }
 
 /// The first value of a query parameter.

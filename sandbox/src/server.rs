@@ -3,16 +3,13 @@
 mod answer;
 mod audit;
 mod body;
-mod negotiate;
 mod protobuf;
 mod resource;
 mod watch;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -20,16 +17,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::cluster::Cluster;
 
 pub use audit::Audit;
+pub(crate) use body::choose;
 
 /// Body of an answer.
 pub type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;
@@ -50,46 +48,19 @@ pub struct Peer {
     pub certificate: Option<Arc<[u8]>>,
     /// Cancelled to end the connection by a TCP reset, now.
     pub reset: CancellationToken,
-    /// Cancelled when the connection is over, upgraded or not.
-    pub gone: CancellationToken,
 }
 
 /// What an upgraded connection can be downcast to, in hyper's `TokioIo`.
-#[derive(Debug)]
-pub struct Io {
-    stream: TlsStream<TcpStream>,
-    gone: CancellationToken,
-}
-
-impl Io {
-    /// Makes the end of the connection a TCP reset.
-    ///
-    /// # Errors
-    /// When the operating system refuses.
-    pub fn reset_when_dropped(&self) -> std::io::Result<()> {
-        self.stream.get_ref().0.set_zero_linger()
-    }
-}
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        self.gone.cancel();
-    }
-}
+pub type Io = TlsStream<TcpStream>;
 
 /// Serves the API until the sandbox stops.
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
     let shared = Arc::clone(&cluster);
-    listen(
-        &cluster,
-        listener,
-        cluster.stop.clone(),
-        move |request, peer| {
-            let cluster = Arc::clone(&shared);
-            async move { answer::answer(&cluster, request, &peer).await }
-        },
-    )
-    .await;
+    let answer = move |request, peer| {
+        let cluster = Arc::clone(&shared);
+        async move { answer::answer(&cluster, request, &peer).await }
+    };
+    listen(&cluster, listener, cluster.stop.clone(), answer).await;
 }
 
 /// Accepts connections and answers their requests until `stop` is cancelled; one task for each connection, among the
@@ -106,25 +77,17 @@ pub async fn listen<A, F>(
     let acceptor = TlsAcceptor::from(cluster.pki.server_config());
     let accept = async {
         loop {
-            match listener.accept().await {
-                Ok((stream, address)) => {
-                    let (acceptor, stop, answer) = (acceptor.clone(), stop.clone(), answer.clone());
-                    cluster.tasks.spawn(async move {
-                        let handshake = acceptor.accept(stream);
-                        let served =
-                            stop.run_until_cancelled(tokio::time::timeout(HEAD_TIMEOUT, handshake));
-                        if let Some(Ok(Ok(stream))) = served.await {
-                            connection(stream, address, &stop, answer).await;
-                        } else {
-                            debug!(client = %address, "no TLS session");
-                        }
-                    });
+            let Ok((stream, address)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (acceptor, stop, answer) = (acceptor.clone(), stop.clone(), answer.clone());
+            cluster.tasks.spawn(async move {
+                let handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream));
+                if let Some(Ok(Ok(stream))) = stop.run_until_cancelled(handshake).await {
+                    connection(stream, address, &stop, answer).await;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection; are file descriptors running out?");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            });
         }
     };
     stop.run_until_cancelled(accept).await;
@@ -146,11 +109,6 @@ async fn connection<A, F>(
         address,
         certificate: certificate.map(|certificate| certificate.as_ref().into()),
         reset: CancellationToken::new(),
-        gone: CancellationToken::new(),
-    };
-    let io = Io {
-        stream,
-        gone: peer.gone.clone(),
     };
     let service = service_fn(|request| {
         let answered = answer(request, peer.clone());
@@ -161,62 +119,20 @@ async fn connection<A, F>(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut stopping = pin!(stop.cancelled());
-    let mut told = false;
-    loop {
-        tokio::select! {
-            served = &mut connection => {
-                if let Err(error) = served {
-                    debug!(client = %address, %error, "connection failed");
-                }
-                return;
-            }
-            () = &mut stopping, if !told => {
-                told = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            () = peer.reset.cancelled() => {
-                if let Some(parts) = connection.into_parts() {
-                    let _ = parts.io.inner().reset_when_dropped(); // then it is closed, which is near enough
-                }
-                return;
+    let over = select! {
+        _ = &mut connection => true,
+        () = peer.reset.cancelled() => false,
+        () = stop.cancelled() => {
+            Pin::new(&mut connection).graceful_shutdown();
+            select! {
+                _ = &mut connection => true,
+                () = peer.reset.cancelled() => false,
             }
         }
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    };
+    if !over && let Some(parts) = connection.into_parts() {
+        let _ = parts.io.inner().get_ref().0.set_zero_linger(); // then it is closed, which is near enough
     }
 }

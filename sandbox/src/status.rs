@@ -31,6 +31,17 @@ pub struct Cause {
     pub message: String,
 }
 
+impl Cause {
+    /// One of them.
+    pub fn new(reason: &'static str, field: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            field: field.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
 impl Failure {
     /// Any of them; the constructors below for the common ones.
     pub fn new(
@@ -61,12 +72,11 @@ impl Failure {
     /// 403 for a resource: `pods "x" is forbidden: why`.
     #[must_use]
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let what = qualified(group, resource);
-        let message = if name.is_empty() {
-            format!("{what} is forbidden: {why}")
-        } else {
-            format!("{what} {name:?} is forbidden: {why}")
-        };
+        let mut what = qualified(group, resource);
+        if !name.is_empty() {
+            what = format!("{what} {name:?}");
+        }
+        let message = format!("{what} is forbidden: {why}");
         Self::new(403, "Forbidden", message).about(group, resource, name)
     }
 
@@ -80,13 +90,8 @@ impl Failure {
     /// 404 for a path that is not served.
     #[must_use]
     pub fn no_such_path() -> Self {
-        let mut failure = Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
-        failure.details = json!({});
-        failure
+        let message = "the server could not find the requested resource";
+        Self::new(404, "NotFound", message).about("", "", "")
     }
 
     /// 409 for a name that is taken.
@@ -99,30 +104,28 @@ impl Failure {
     /// 409 for a write that came too late.
     #[must_use]
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {why}",
-            qualified(group, resource)
-        );
+        let what = qualified(group, resource);
+        let message = format!("Operation cannot be fulfilled on {what} {name:?}: {why}");
         Self::new(409, "Conflict", message).about(group, resource, name)
     }
 
     /// 422
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let texts: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
-        let text = match texts.as_slice() {
-            [one] => one.clone(),
-            all => format!("[{}]", all.join(", ")),
-        };
+        let (mut list, mut texts) = (Vec::new(), Vec::new());
+        for cause in causes {
+            texts.push(format!("{}: {}", cause.field, cause.message));
+            list.push(
+                json!({"reason": cause.reason, "message": cause.message, "field": cause.field}),
+            );
+        }
+        let mut text = texts.join(", ");
+        if texts.len() != 1 {
+            text = format!("[{text}]");
+        }
         let message = format!("{} {name:?} is invalid: {text}", qualified(group, kind));
         let mut failure = Self::new(422, "Invalid", message).about(group, kind, name);
-        failure.details["causes"] = causes
-            .iter()
-            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
-            .collect();
+        failure.details["causes"] = list.into();
         failure
     }
 
@@ -134,11 +137,8 @@ impl Failure {
     /// 500
     #[must_use]
     pub fn internal(why: &str) -> Self {
-        let mut failure = Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {why}"),
-        );
+        let message = format!("Internal error occurred: {why}");
+        let mut failure = Self::new(500, "InternalError", message);
         failure.details = json!({"causes": [{"message": why}]});
         failure
     }
@@ -146,13 +146,12 @@ impl Failure {
     /// The same with `details` that say which object.
     #[must_use]
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        let mut details = json!({});
+        self.details = json!({});
         for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
             if !value.is_empty() {
-                details[key] = value.into();
+                self.details[key] = value.into();
             }
         }
-        self.details = details;
         self
     }
 
@@ -161,14 +160,11 @@ impl Failure {
     pub fn body(&self) -> Value {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
+            "reason": self.reason, "details": self.details, "code": self.code,
         });
-        if !self.reason.is_empty() {
-            body["reason"] = (*self.reason).into();
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|_, value| !value.is_null() && *value != "");
         }
-        if !self.details.is_null() {
-            body["details"] = self.details.clone();
-        }
-        body["code"] = self.code.into();
         body
     }
 }
@@ -176,9 +172,6 @@ impl Failure {
 /// `pods`, or `roles.rbac.authorization.k8s.io`.
 #[must_use]
 pub fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
-    }
+    let dot = if group.is_empty() { "" } else { "." };
+    format!("{resource}{dot}{group}")
 }

@@ -41,7 +41,7 @@ impl Controller for Roles {
             }
             let mut next = (**role).clone();
             next["rules"] = json!(rules);
-            let key = Cluster::cluster_key(RESOURCE, name(role));
+            let key = Key::new(RESOURCE, "", name(role));
             // Raced by another write, this is done again when that is seen.
             let _ = self.0.store.replace(&key, revision(role), next);
         }

@@ -161,12 +161,15 @@ pub(super) fn open(
         moved: Notify::new(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
+    // What must live as long as the stream does: its entry in the audit log.
+    let kept = request.into_parts().0.extensions;
     cluster.tasks.spawn(async move {
         if let Ok(upgraded) = upgrade.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<Io>>()
         {
             stream.run(parts.io.into_inner(), parts.read_buf).await;
         }
+        drop(kept);
     });
     Ok(response)
 }

@@ -63,7 +63,7 @@ impl Stream {
             _ = self.converse(&mut io, begun, started) => false,
         };
         if reset {
-            let _ = io.reset_when_dropped(); // it was closed already, then
+            let _ = io.get_ref().0.set_zero_linger(); // it was closed already, then
         }
         if let Some(process) = own {
             process.end_input().await;

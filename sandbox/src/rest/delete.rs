@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{ATTEMPTS, Delete, MODIFIED, Selection, meta, special};
@@ -11,8 +11,7 @@ use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{
-    deleting, meta as meta_text, metadata_mut, name as object_name, namespace as object_namespace,
-    revision, uid,
+    deleting, meta as text, name as name_of, namespace as namespace_of, revision, uid,
 };
 use crate::status::Failure;
 
@@ -36,11 +35,9 @@ impl Cluster {
         delete: &Delete,
     ) -> Result<Option<Arc<Value>>, Failure> {
         let key = Self::place(kind, namespace, name);
-        special::check_delete(kind, name)?;
         for _ in 0..ATTEMPTS {
             let live = self.get(kind, namespace, name)?;
             delete.check(kind, &live)?;
-            let options = delete.review();
             let write = admission::Write {
                 operation: "DELETE",
                 kind,
@@ -49,20 +46,17 @@ impl Cluster {
                 name,
                 before: Some(&live),
                 dry_run: delete.dry_run,
-                options: &options,
+                options: &json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}),
                 who,
             };
             admission::mutate(self, write, Value::Null).await?;
             admission::validate(self, write, &Value::Null).await?;
             let next = self.marked(kind, &live, delete);
-            let done = special::done(kind, &next);
-            if delete.dry_run {
-                return Ok((!done).then(|| Arc::new(next)));
-            }
-            let stored = if done {
-                self.store.remove(&key, revision(&live)).map(|_| None)
-            } else {
-                self.store.replace(&key, revision(&live), next).map(Some)
+            let left = (!special::done(kind, &next)).then_some(next);
+            let stored = match left {
+                left if delete.dry_run => Ok(left.map(Arc::new)),
+                None => self.store.remove(&key, revision(&live)).map(|_| None),
+                Some(next) => self.store.replace(&key, revision(&live), next).map(Some),
             };
             if let Ok(left) = stored {
                 return Ok(left);
@@ -82,10 +76,9 @@ impl Cluster {
         selection: &Selection,
         delete: &Delete,
     ) -> Result<Vec<Arc<Value>>, Failure> {
-        let (_, found) = self.select(kind, selection);
         let mut deleted = Vec::new();
-        for object in found {
-            let (namespace, name) = (object_namespace(&object), object_name(&object));
+        for object in self.select(kind, selection, None)?.1 {
+            let (namespace, name) = (namespace_of(&object), name_of(&object));
             match self.delete(who, kind, namespace, name, delete).await {
                 Ok(left) => deleted.push(left.unwrap_or(object)),
                 Err(failure) if failure.code == 404 => {}
@@ -98,7 +91,7 @@ impl Cluster {
     /// What is stored of an object that is to be deleted.
     fn marked(&self, kind: &Kind, live: &Value, delete: &Delete) -> Value {
         let mut next = live.clone();
-        let mut finalizers: Vec<&str> = meta::finalizers(live);
+        let mut finalizers = meta::finalizers(live);
         if !delete.propagation.is_empty() {
             finalizers.retain(|one| *one != ORPHAN && *one != FOREGROUND);
         }
@@ -107,81 +100,57 @@ impl Cluster {
             "Foreground" => finalizers.push(FOREGROUND),
             _ => {}
         }
-        let finalizers = json!(finalizers);
+        let finalizers = (!finalizers.is_empty()).then(|| json!(finalizers));
+        meta::put(&mut next, "/metadata/finalizers", finalizers.as_ref());
         let grace = special::grace(kind, live, delete.grace);
-        let metadata = metadata_mut(&mut next);
-        if finalizers.as_array().is_none_or(Vec::is_empty) {
-            metadata.remove("finalizers");
-        } else {
-            metadata.insert("finalizers".into(), finalizers);
-        }
-        let sooner = live["metadata"]["deletionGracePeriodSeconds"]
-            .as_u64()
-            .is_none_or(|known| grace < known);
-        if deleting(live) && !sooner {
+        let known = live["metadata"]["deletionGracePeriodSeconds"].as_u64();
+        if deleting(live) && known.is_some_and(|known| grace >= known) {
             return next;
         }
         let seconds = SignedDuration::from_secs(i64::try_from(grace).unwrap_or(i64::MAX));
         let end = self.clock.now().checked_add(seconds);
-        let end = meta::time(end.unwrap_or(jiff::Timestamp::MAX));
-        metadata.insert("deletionTimestamp".into(), end);
-        metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+        next["metadata"]["deletionTimestamp"] = meta::time(end.unwrap_or(Timestamp::MAX));
+        next["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         if kind.generation && !deleting(live) {
             meta::bump(&mut next);
         }
-        special::mark(kind, &mut next);
+        if kind.resource() == "namespaces" {
+            next["status"]["phase"] = "Terminating".into();
+        }
         next
     }
 }
 
 impl Delete {
     fn check(&self, kind: &Kind, live: &Value) -> Result<(), Failure> {
-        let (group, revision) = (&kind.group, meta_text(live, "resourceVersion"));
-        for (what, wanted, there, happened) in [
-            ("UID", &self.uid, uid(live), "deleted and then recreated"),
-            ("ResourceVersion", &self.revision, revision, "modified"),
-        ] {
-            if let Some(wanted) = wanted
-                && wanted != there
-            {
-                let why = format!(
-                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({there}). The object might \
-                     have been {happened}"
-                );
-                // Kubernetes names the kind here, not the resource.
-                let (kind, name) = (&kind.kind, object_name(live));
-                return Err(Failure::conflict(group, kind, name, &why));
-            }
-        }
-        Ok(())
+        let conditions = [
+            ("UID", &self.uid, uid(live)),
+            (
+                "ResourceVersion",
+                &self.revision,
+                text(live, "resourceVersion"),
+            ),
+        ];
+        let mut conditions = conditions.iter();
+        let failed = |(_, wanted, there): &&(_, &Option<String>, &str)| {
+            wanted.as_ref().is_some_and(|wanted| wanted != there)
+        };
+        let Some((what, Some(wanted), there)) = conditions.find(failed) else {
+            return Ok(());
+        };
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({there})"
+        );
+        // Kubernetes names the kind here, not the resource.
+        let (group, kind) = (&kind.group, &kind.kind);
+        Err(Failure::conflict(group, kind, name_of(live), &why))
     }
 
-    /// As webhooks are told of it.
-    fn review(&self) -> Value {
-        let mut options = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
-        if let Some(grace) = self.grace {
-            options["gracePeriodSeconds"] = grace.into();
-        }
-        if !self.propagation.is_empty() {
-            options["propagationPolicy"] = self.propagation.as_str().into();
-        }
-        if self.dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
-        options
-    }
-
-    /// What a `DELETE` is answered with: the object if something is left of it or its kind is shown, otherwise a Status.
+    /// What a `DELETE` is answered with: what is left of the object, otherwise a Status.
     #[must_use]
     pub fn answer(kind: &Kind, before: &Value, left: Option<&Value>) -> Value {
-        if let Some(left) = left.or_else(|| special::shown_when_deleted(kind).then_some(before)) {
-            return left.clone();
-        }
-        let mut details =
-            json!({"name": object_name(before), "kind": kind.plural, "uid": uid(before)});
-        if !kind.group.is_empty() {
-            details["group"] = kind.group.as_str().into();
-        }
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+        let details = json!({"name": name_of(before), "group": kind.group, "kind": kind.plural, "uid": uid(before)});
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+        left.cloned().unwrap_or(status)
     }
 }

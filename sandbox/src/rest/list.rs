@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{name, namespace};
 use crate::selector::Selector;
-use crate::status::{Cause, Failure};
+use crate::status::Failure;
 
 /// Which objects of a kind are meant.
 #[derive(Clone, Debug)]
@@ -27,183 +26,87 @@ pub struct Selection {
 pub struct Page {
     /// Most objects in one answer; 0 for all.
     pub limit: usize,
-    /// From the answer before.
+    /// `continue`, from the answer before.
     pub token: String,
-    /// `resourceVersion`
-    pub revision: String,
-    /// `resourceVersionMatch`
-    pub revision_match: String,
+    /// `resourceVersion`: that old at most, or just that old.
+    pub revision: u64,
+    /// `resourceVersionMatch=Exact`
+    pub exact: bool,
 }
-
-/// A page of a list.
-#[derive(Clone, Debug)]
-pub struct Listing {
-    /// `metadata` of the list.
-    pub metadata: Value,
-    /// In order of namespace and name.
-    pub items: Vec<Arc<Value>>,
-}
-
-/// What a `continue` token says.
-#[derive(Deserialize, Serialize)]
-struct Token {
-    v: String,
-    rv: u64,
-    start: String,
-}
-
-const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 impl Cluster {
-    /// All that is selected, as it is now.
-    #[must_use]
-    pub fn select(&self, kind: &Kind, selection: &Selection) -> (u64, Vec<Arc<Value>>) {
-        let (revision, mut found) = self
-            .store
-            .list(&kind.resource(), selection.namespace.as_deref());
-        found.retain(|object| selection.selector.matches(object));
-        (
-            revision,
-            found.into_iter().map(|one| kind.convert(one)).collect(),
-        )
-    }
-
-    /// A page of what is selected.
+    /// All that is selected and the revision it is of: now, or as it was at a revision.
     ///
     /// # Errors
-    /// 400 for a token or revision that is none, 410 for one too old, 504 for one not reached yet.
+    /// 410 for a revision whose objects are no longer known.
+    pub fn select(
+        &self,
+        kind: &Kind,
+        selection: &Selection,
+        at: Option<u64>,
+    ) -> Result<(u64, Vec<Arc<Value>>), Failure> {
+        let (resource, namespace) = (kind.resource(), selection.namespace.as_deref());
+        let (revision, mut found) = match at {
+            None => self.store.list(&resource, namespace),
+            Some(revision) => {
+                let found = self.store.list_at(&resource, namespace, revision);
+                let too_old = |_| Failure::expired("too old a list: begin again from its start");
+                (revision, found.map_err(too_old)?)
+            }
+        };
+        found.retain(|object| selection.selector.matches(object));
+        let found = found.into_iter().map(|one| kind.convert(one));
+        Ok((revision, found.collect()))
+    }
+
+    /// A page of what is selected, in order of namespace and name, and the `metadata` of the list.
+    ///
+    /// # Errors
+    /// 400 for a token that is none, 410 for one too old, 504 for a revision not reached yet.
     pub fn list(
         &self,
         kind: &Kind,
         selection: &Selection,
         page: &Page,
-    ) -> Result<Listing, Failure> {
+    ) -> Result<(Value, Vec<Arc<Value>>), Failure> {
         let now = self.store.revision();
-        let asked = page.revision(now)?;
-        let token = page.token()?;
-        let (revision, found) = match (&token, asked) {
-            (Some(token), _) => {
-                let too_old = "The provided continue parameter is too old to display a consistent list result. You can \
-                     start a new list without the continue parameter.";
-                (token.rv, self.list_at(kind, selection, token.rv, too_old)?)
-            }
-            (None, Some(revision)) if page.revision_match == "Exact" => {
-                let too_old = "The resourceVersion for the provided list is too old.";
-                (revision, self.list_at(kind, selection, revision, too_old)?)
-            }
-            _ => self.select(kind, selection),
-        };
-        let start = token.map(|token| token.start);
-        let start = start.as_deref().and_then(|start| start.split_once('/'));
-        let mut items = found;
-        items.retain(|object| start.is_none_or(|start| (namespace(object), name(object)) > start));
+        if page.revision > now {
+            return Err(too_large(page.revision, now));
+        }
+        let mut at = page.exact.then_some(page.revision);
+        let mut start = None;
+        if !page.token.is_empty() {
+            let why = "continue key is not valid: it is none that was given out";
+            let token = read_token(&page.token).ok_or_else(|| Failure::bad_request(why))?;
+            (at, start) = (Some(token.0), Some((token.1, token.2)));
+        }
+        let (revision, mut items) = self.select(kind, selection, at)?;
+        if let Some((in_namespace, after)) = &start {
+            let last = (in_namespace.as_str(), after.as_str());
+            items.retain(|object| (namespace(object), name(object)) > last);
+        }
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if page.limit > 0 && items.len() > page.limit {
-            let left = items.len() - page.limit;
-            items.truncate(page.limit);
-            let token = Token {
-                v: TOKEN_VERSION.to_owned(),
-                rv: revision,
-                start: items.last().map_or_else(String::new, |last| {
-                    format!("{}/{}", namespace(last), name(last))
-                }),
-            };
-            let token = serde_json::to_vec(&token).unwrap_or_default();
+            let last = &items[page.limit - 1];
+            let token = format!("{revision}/{}/{}", namespace(last), name(last));
             metadata["continue"] = BASE64_URL_SAFE_NO_PAD.encode(token).into();
             // Kubernetes does not count what it has to search.
             if selection.selector.is_empty() {
-                metadata["remainingItemCount"] = left.into();
+                metadata["remainingItemCount"] = (items.len() - page.limit).into();
             }
+            items.truncate(page.limit);
         }
-        Ok(Listing { metadata, items })
-    }
-
-    fn list_at(
-        &self,
-        kind: &Kind,
-        selection: &Selection,
-        revision: u64,
-        too_old: &str,
-    ) -> Result<Vec<Arc<Value>>, Failure> {
-        let mut found = self
-            .store
-            .list_at(&kind.resource(), selection.namespace.as_deref(), revision)
-            .map_err(|_| Failure::expired(too_old))?;
-        found.retain(|object| selection.selector.matches(object));
-        Ok(found.into_iter().map(|one| kind.convert(one)).collect())
+        Ok((metadata, items))
     }
 }
 
-impl Page {
-    fn token(&self) -> Result<Option<Token>, Failure> {
-        if self.token.is_empty() {
-            return Ok(None);
-        }
-        let token = BASE64_URL_SAFE_NO_PAD
-            .decode(self.token.trim_end_matches('='))
-            .ok()
-            .and_then(|token| serde_json::from_slice::<Token>(&token).ok())
-            .filter(|token| token.v == TOKEN_VERSION);
-        match token {
-            Some(token) => Ok(Some(token)),
-            None => Err(Failure::bad_request(
-                "continue key is not valid: encoded continue value cannot be decoded",
-            )),
-        }
-    }
-
-    /// The revision the list must be of or newer than.
-    fn revision(&self, now: u64) -> Result<Option<u64>, Failure> {
-        let invalid = |field: &str, reason: &'static str, message: String| {
-            let field = field.to_owned();
-            let cause = Cause {
-                reason,
-                field,
-                message,
-            };
-            Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &[cause]))
-        };
-        let (wanted, how) = (self.revision.as_str(), self.revision_match.as_str());
-        if !how.is_empty() {
-            let field = "resourceVersionMatch";
-            let forbidden =
-                |why: &str| invalid(field, "FieldValueForbidden", format!("Forbidden: {why}"));
-            if wanted.is_empty() {
-                return forbidden(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            if !self.token.is_empty() {
-                return forbidden("resourceVersionMatch is forbidden when continue is provided");
-            }
-            if !matches!(how, "Exact" | "NotOlderThan") {
-                return invalid(
-                    field,
-                    "FieldValueNotSupported",
-                    format!(
-                        "Unsupported value: {how:?}: supported values: \"Exact\", \"NotOlderThan\""
-                    ),
-                );
-            }
-            if how == "Exact" && wanted == "0" {
-                return forbidden(
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(None);
-        }
-        let revision: u64 = wanted.parse().map_err(|_| {
-            Failure::bad_request(format!(
-                "Invalid value: {wanted:?}: strconv.ParseUint: parsing {wanted:?}: invalid syntax"
-            ))
-        })?;
-        if revision > now {
-            return Err(too_large(revision, now));
-        }
-        Ok(Some(revision))
-    }
+/// Revision, and namespace and name of the last object shown.
+fn read_token(token: &str) -> Option<(u64, String, String)> {
+    let token = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+    let token = String::from_utf8(token).ok()?;
+    let mut parts = token.splitn(3, '/');
+    let revision = parts.next()?.parse().ok()?;
+    Some((revision, parts.next()?.to_owned(), parts.next()?.to_owned()))
 }
 
 /// 504 for a revision the store has not reached.

@@ -6,151 +6,105 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use http::Request;
+use http::header::USER_AGENT;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::auth::Identity;
+use super::{Peer, body};
+use crate::cluster::Cluster;
 use crate::request::Attributes;
 
 /// The log.
 #[derive(Debug)]
-pub struct Audit {
-    file: Mutex<File>,
-}
-
-/// A request's events. What it was answered with is logged when this is dropped, as `ResponseComplete`.
-pub(super) struct Entry {
-    cluster: Arc<crate::cluster::Cluster>,
-    event: Value,
-    complete: bool,
-}
+pub struct Audit(Mutex<File>);
 
 impl Audit {
-    /// Name of the file in the scratch directory.
-    pub const FILE: &str = "audit.log";
-
     /// Starts a log in `dir`.
     ///
     /// # Errors
     /// When the file cannot be made.
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(Self::FILE);
+        let path = dir.join("audit.log");
         let file = File::options().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("failed to open {}", path.display()))?;
-        Ok(Self {
-            file: Mutex::new(file),
-        })
+        Ok(Self(Mutex::new(file)))
     }
 
     /// A log nobody reads.
     #[cfg(test)]
     pub(crate) fn nowhere() -> Self {
-        let file = File::options().append(true).open("/dev/null").unwrap();
+        let file = File::options().append(true).open("/dev/null");
+        Self(Mutex::new(file.unwrap()))
+    }
+}
+
+/// A request's events. What it was answered with is logged when this is dropped, as `ResponseComplete`.
+pub(super) struct Entry {
+    cluster: Arc<Cluster>,
+    /// `Null` for a request that gets no answer.
+    event: Mutex<Value>,
+}
+
+impl Entry {
+    pub(super) fn new<B>(
+        cluster: &Arc<Cluster>,
+        id: &str,
+        asked: &Attributes,
+        request: &Request<B>,
+        peer: &Peer,
+    ) -> Self {
+        let mut event = json!({
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": id, "verb": asked.verb,
+            "requestURI": request.uri().to_string(), "user": {"username": ""},
+            "sourceIPs": [peer.address.ip().to_string()], "userAgent": body::text(request.headers(), &USER_AGENT),
+            "requestReceivedTimestamp": time(cluster.clock.now()),
+        });
+        if asked.resource_request {
+            event["objectRef"] = json!({
+                "resource": asked.resource, "apiVersion": asked.version, "namespace": asked.namespace,
+                "name": asked.name, "apiGroup": asked.group, "subresource": asked.subresource,
+            });
+        }
         Self {
-            file: Mutex::new(file),
+            cluster: Arc::clone(cluster),
+            event: Mutex::new(event),
         }
     }
 
-    fn write(&self, event: &Value) {
-        let line = format!("{event}\n");
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.write_all(line.as_bytes()) {
+    /// Adds what has become known: `user`, `impersonatedUser`, `responseStatus`.
+    pub(super) fn set(&self, field: &str, value: Value) {
+        self.event.lock().unwrap_or_else(PoisonError::into_inner)[field] = value;
+    }
+
+    /// A request that gets no answer is not said to have got one.
+    pub(super) fn forget(&self) {
+        *self.event.lock().unwrap_or_else(PoisonError::into_inner) = Value::Null;
+    }
+
+    /// Logs it at a stage: `ResponseStarted`, `ResponseComplete`.
+    pub(super) fn log(&self, stage: &str) {
+        let mut event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
+        if event.is_null() {
+            return;
+        }
+        event["stage"] = stage.into();
+        event["stageTimestamp"] = time(self.cluster.clock.now());
+        let log = self.cluster.audit.0.lock();
+        let mut log = log.unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = log.write_all(format!("{event}\n").as_bytes()) {
             tracing::warn!(%error, "failed to write the audit log");
         }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.log("ResponseComplete");
     }
 }
 
 /// Time as the audit log has it: with microseconds.
 fn time(now: Timestamp) -> Value {
     now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into()
-}
-
-impl Entry {
-    pub(super) fn new(
-        cluster: &Arc<crate::cluster::Cluster>,
-        id: &str,
-        asked: &Attributes,
-        uri: &str,
-        agent: &str,
-        from: std::net::SocketAddr,
-    ) -> Self {
-        let mut event = json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata",
-            "auditID": id, "requestURI": uri, "verb": asked.verb,
-            "user": {"username": "", "groups": []},
-            "sourceIPs": [from.ip().to_string()], "userAgent": agent,
-            "requestReceivedTimestamp": time(cluster.clock.now()),
-            "annotations": {},
-        });
-        if asked.resource_request {
-            let mut object = json!({"resource": asked.resource, "apiVersion": asked.version});
-            for (key, value) in [
-                ("namespace", &asked.namespace),
-                ("name", &asked.name),
-                ("apiGroup", &asked.group),
-                ("subresource", &asked.subresource),
-            ] {
-                if !value.is_empty() {
-                    object[key] = value.as_str().into();
-                }
-            }
-            event["objectRef"] = object;
-        }
-        Self {
-            cluster: Arc::clone(cluster),
-            event,
-            complete: true,
-        }
-    }
-
-    /// Who asked, and as whom.
-    pub(super) fn who(&mut self, user: &Identity, impersonated: Option<&Identity>) {
-        self.event["user"] = user.user_info();
-        if let Some(impersonated) = impersonated {
-            self.event["impersonatedUser"] = impersonated.user_info();
-        }
-    }
-
-    /// How it was decided whether they may.
-    pub(super) fn decided(&mut self, allowed: bool, reason: &str) {
-        let decision = if allowed { "allow" } else { "forbid" };
-        self.event["annotations"] = json!({
-            "authorization.k8s.io/decision": decision, "authorization.k8s.io/reason": reason,
-        });
-    }
-
-    /// What it is answered with.
-    pub(super) fn status(&mut self, code: u16, failure: Option<&crate::status::Failure>) {
-        let mut status = json!({"metadata": {}, "code": code});
-        if let Some(failure) = failure {
-            status["status"] = "Failure".into();
-            status["message"] = failure.message.as_str().into();
-            status["reason"] = (*failure.reason).into();
-        }
-        self.event["responseStatus"] = status;
-    }
-
-    /// Logs that a long answer has begun.
-    pub(super) fn started(&mut self) {
-        self.log("ResponseStarted");
-    }
-
-    /// A request that gets no answer is not said to have got one.
-    pub(super) fn forget(mut self) {
-        self.complete = false;
-    }
-
-    fn log(&mut self, stage: &str) {
-        self.event["stage"] = stage.into();
-        self.event["stageTimestamp"] = time(self.cluster.clock.now());
-        self.cluster.audit.write(&self.event);
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if self.complete {
-            self.log("ResponseComplete");
-        }
-    }
 }

@@ -1,19 +1,18 @@
-//! Bodies: of requests, read within bounds, and of answers.
+//! Bodies: of requests, read within bounds, and of answers, in the form `Accept` asks for.
 
-use std::convert::Infallible;
+use std::fmt::Display;
 
 use bytes::Bytes;
-use futures_util::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WARNING};
-use http::{HeaderMap, Response};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
-use serde_json::Value;
-use tokio::sync::mpsc;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
 
 use super::{Body, protobuf};
 use crate::status::Failure;
 
+pub(super) const JSON: &str = "application/json";
 /// Longest body of a request, in bytes: Kubernetes' own limit.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Warnings in one answer.
@@ -21,80 +20,117 @@ const MAX_WARNINGS: usize = 50;
 /// Longest warning, in characters.
 const MAX_WARNING: usize = 1024;
 
-/// A request's body.
-pub(super) async fn read(body: Incoming) -> Result<Bytes, Failure> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {MAX_BODY}"),
-        )),
-        Err(error) => Err(Failure::bad_request(format!(
-            "couldn't read the request's body: {error}"
-        ))),
-    }
+/// The form of an answer, always JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it is.
+    Plain,
+    /// `meta.k8s.io/v1` Table.
+    Table,
+    /// Metadata alone.
+    Partial,
 }
 
-/// `Content-Type` without parameters; empty if absent.
-pub(super) fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let value = value.unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+/// A header's text; empty if absent or no text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
 }
 
-/// An object in JSON, YAML or, if its kind is understood, protobuf.
-pub(super) fn object(media_type: &str, body: &[u8]) -> Result<Value, Failure> {
-    match media_type {
-        "" | "*/*" | "application/json" => json(body),
-        "application/yaml" => yaml(body),
-        "application/vnd.kubernetes.protobuf" => protobuf::object(body)
-            .ok_or_else(|| unsupported(&["application/json", "application/yaml"])),
-        _ => Err(unsupported(&["application/json", "application/yaml"])),
-    }
-}
-
-pub(super) fn json(body: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        Failure::bad_request(format!(
-            "couldn't get version/kind; json parse error: {error}"
-        ))
+/// The first offer in `Accept` that `known` makes something of, from its parameters `as`, `g` and `v`. Nobody needs
+/// protobuf alone: clients offer JSON with it.
+pub(crate) fn choose<T>(
+    headers: &HeaderMap,
+    known: impl Fn(&str, &str, &str) -> Option<T>,
+) -> Option<T> {
+    let lines = headers.get_all(ACCEPT).iter();
+    let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
+    let offers = if lines.is_empty() {
+        "*/*".to_owned()
+    } else {
+        lines.join(",")
+    };
+    offers.split(',').find_map(|offer| {
+        let mut parts = offer.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parts: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+        let part = |name: &str| {
+            let found = parts.iter().find(|(key, _)| *key == name);
+            found.map_or("", |(_, value)| value)
+        };
+        matches!(media.as_str(), JSON | "application/*" | "*/*")
+            .then(|| known(part("as"), part("g"), part("v")))?
     })
 }
 
-pub(super) fn yaml(body: &[u8]) -> Result<Value, Failure> {
-    serde_saphyr::from_slice(body)
-        .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))
+/// The form of an answer about objects.
+pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
+    let form = choose(headers, |form, group, version| {
+        match (form, group, version) {
+            ("", ..) => Some(Form::Plain),
+            ("Table", "meta.k8s.io", "v1") => Some(Form::Table),
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
+                Some(Form::Partial)
+            }
+            _ => None,
+        }
+    });
+    let why = "only the following media types are accepted: application/json";
+    form.ok_or_else(|| Failure::new(406, "NotAcceptable", why))
+}
+
+/// A request's body.
+pub(super) async fn read(body: Incoming) -> Result<Bytes, Failure> {
+    let why = format!("no whole body of at most {MAX_BODY} bytes");
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body.map_err(|_| Failure::new(413, "RequestEntityTooLarge", why))?;
+    Ok(body.to_bytes())
+}
+
+/// `Content-Type` without parameters; JSON if absent.
+pub(super) fn media_type(headers: &HeaderMap) -> &str {
+    let value = text(headers, &CONTENT_TYPE).split(';').next();
+    match value.unwrap_or_default().trim() {
+        "" | "*/*" => JSON,
+        media => media,
+    }
+}
+
+/// An object or a patch in JSON, YAML or, if its kind is understood, protobuf; `{}` for no body at all.
+pub(super) async fn object(request: Request<Incoming>) -> Result<Value, Failure> {
+    let (parts, incoming) = request.into_parts();
+    let body = &*read(incoming).await?;
+    let why =
+        |error: &dyn Display| Failure::bad_request(format!("the body does not parse: {error}"));
+    match media_type(&parts.headers) {
+        _ if body.is_empty() => Ok(json!({})),
+        "application/vnd.kubernetes.protobuf" => protobuf::object(body).ok_or_else(unsupported),
+        "application/yaml" | "application/apply-patch+yaml" => {
+            serde_saphyr::from_slice(body).map_err(|error| why(&error))
+        }
+        media if media == JSON || media.ends_with("+json") => {
+            serde_json::from_slice(body).map_err(|error| why(&error))
+        }
+        _ => Err(unsupported()),
+    }
 }
 
 /// 415
-pub(super) fn unsupported(accepted: &[&str]) -> Failure {
-    let message = format!(
-        "the body of the request was in an unknown format - accepted media types include: {}",
-        accepted.join(", ")
-    );
-    Failure::new(415, "UnsupportedMediaType", message)
+pub(super) fn unsupported() -> Failure {
+    let why = "the body of the request is of a type that is not accepted here";
+    Failure::new(415, "UnsupportedMediaType", why)
 }
 
 /// An answer in JSON.
 pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<Body> {
-    let mut text = body.to_string();
-    text.push('\n');
-    let mut response = typed(code, "application/json", text);
+    let mut response = typed(code, JSON, format!("{body}\n"));
     for warning in warnings.iter().take(MAX_WARNINGS) {
         let warning: String = warning
             .chars()
             .filter(|c| !c.is_control())
             .take(MAX_WARNING)
-            .flat_map(|c| {
-                matches!(c, '"' | '\\')
-                    .then_some('\\')
-                    .into_iter()
-                    .chain([c])
-            })
             .collect();
+        let warning = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{warning}\"").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
@@ -103,20 +139,40 @@ pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<B
 }
 
 /// An answer of another type.
-pub(super) fn typed(code: u16, content_type: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
+pub(super) fn typed(code: u16, media: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Full::from(text).boxed());
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
 
-/// A body that is sent piece by piece, each at once; it ends with the sender.
-pub(super) fn streamed(pieces: mpsc::Receiver<Bytes>) -> Body {
-    let frames = stream::unfold(pieces, |mut pieces| async {
-        let piece = pieces.recv().await?;
-        Some((Ok::<_, Infallible>(Frame::data(piece)), pieces))
-    });
-    Body::new(StreamBody::new(frames))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_form_that_can_be_had_is_taken() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let either = format!("{protobuf},application/json");
+        for (accept, want) in [
+            ("*/*", Some(Form::Plain)),
+            ("application/json", Some(Form::Plain)),
+            (&either, Some(Form::Plain)),
+            (protobuf, None),
+            ("text/html", None),
+            (old, Some(Form::Plain)),
+            (table, Some(Form::Table)),
+            (partial, Some(Form::Partial)),
+        ] {
+            let mut headers = HeaderMap::new();
+            assert_eq!(form(&headers).ok(), Some(Form::Plain));
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            assert_eq!(form(&headers).ok(), want, "{accept}");
+        }
+    }
 }

@@ -5,41 +5,35 @@ use std::sync::Arc;
 use http::header::USER_AGENT;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::answer::{admit_connect, text};
-use super::negotiate::{Form, form};
-use super::{Body, body, watch};
+use super::body::{self, Form, form, media_type};
+use super::{Body, watch};
 use crate::auth::{Identity, rbac, reviews, tokens};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::meta;
 use crate::request::{Attributes, flag, parameter};
-use crate::rest::{Delete, Options, Page, Patch, Selection, Written};
+use crate::rest::{Change, Delete, Options, Page, Selection, Write};
 use crate::selector::Selector;
 use crate::status::{Cause, Failure};
 use crate::table::{self, Include};
 
-/// Longest `fieldManager`, in characters.
-const MAX_MANAGER: usize = 128;
-
 /// 405
 pub(super) fn no_such_method() -> Failure {
     let message = "the server does not allow this method on the requested resource";
-    let mut failure = Failure::new(405, "MethodNotAllowed", message);
-    failure.details = json!({});
-    failure
+    Failure::new(405, "MethodNotAllowed", message)
 }
 
 /// A request about a resource that is served.
-struct Call<'a> {
-    cluster: &'a Arc<Cluster>,
-    who: &'a Identity,
-    asked: &'a Attributes,
-    kind: Arc<Kind>,
-    /// Of objects; empty for kinds that are in none.
-    namespace: &'a str,
-    query: String,
+pub(super) struct Call {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) kind: Arc<Kind>,
+    pub(super) query: String,
+    who: Identity,
+    /// Its namespace is empty for kinds that are in none.
+    asked: Attributes,
 }
 
 /// Answers it.
@@ -49,446 +43,281 @@ pub(super) async fn answer(
     asked: &Attributes,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
-    let kind = cluster
-        .kinds
-        .find(&asked.group, &asked.version, &asked.resource)
-        .ok_or_else(Failure::no_such_path)?;
-    let subresource = asked.subresource.as_str();
-    let known = match subresource {
-        "" => true,
-        "status" => kind.status,
-        other => kind.subresources.contains(&other),
-    };
-    let is_namespace = kind.group.is_empty() && kind.plural == "namespaces";
-    let collection = matches!(asked.verb.as_str(), "list" | "watch" | "deletecollection");
-    let misplaced = if kind.namespaced {
-        asked.namespace.is_empty() && !collection && !asked.name.is_empty()
+    let (verb, subresource) = (asked.verb.as_str(), asked.subresource.as_str());
+    let kinds = &cluster.kinds;
+    let kind = kinds.find(&asked.group, &asked.version, &asked.resource);
+    let kind = kind.ok_or_else(Failure::no_such_path)?;
+    let status = kind.status && subresource == "status";
+    let known = subresource.is_empty() || status || kind.subresources.contains(&subresource);
+    let single = matches!(verb, "get" | "update" | "patch" | "delete");
+    let stray = !kind.namespaced && kind.resource() != "namespaces";
+    let misplaced = if asked.namespace.is_empty() {
+        kind.namespaced && single
     } else {
-        !asked.namespace.is_empty() && !is_namespace
+        stray
     };
     // A path has no more parts than these.
-    let parts = asked.path.trim_matches('/').split('/').count();
-    if !known || misplaced || parts > 8 {
+    if !known || misplaced || asked.path.trim_matches('/').split('/').count() > 8 {
         return Err(Failure::no_such_path());
     }
+    let mut asked = asked.clone();
+    if !kind.namespaced {
+        asked.namespace.clear();
+    }
+    let in_place = asked.name.is_empty() && kind.namespaced != asked.namespace.is_empty();
+    let form = form(request.headers());
     let call = Call {
-        cluster,
-        who,
-        asked,
-        namespace: if kind.namespaced {
-            &asked.namespace
-        } else {
-            ""
-        },
-        kind,
+        cluster: Arc::clone(cluster),
         query: request.uri().query().unwrap_or_default().to_owned(),
+        kind: Arc::clone(&kind),
+        who: who.clone(),
+        asked: asked.clone(),
     };
-    match (asked.verb.as_str(), subresource) {
+    let (namespace, name) = (&*asked.namespace, &*asked.name);
+    let (code, shown, warnings) = match (verb, subresource) {
         ("get" | "create", "exec" | "attach" | "portforward") | ("get", "log") => {
-            call.connect(request).await
+            return call.connect(request);
         }
         ("create", "token") => {
-            let review = call.body(request).await?;
-            let token = tokens::request(cluster, call.namespace, &asked.name, review)?;
-            Ok(body::answer(201, &token, &[]))
+            let review = body::object(request).await?;
+            (
+                201,
+                tokens::request(cluster, namespace, name, review)?,
+                vec![],
+            )
         }
-        ("create", "") if call.kind.virtual_only => {
-            let review = call.body(request).await?;
-            let review = reviews::review(cluster, who, &call.kind, call.namespace, review)?;
-            Ok(body::answer(201, &review, &[]))
+        ("create", "") if kind.virtual_only => {
+            let review = body::object(request).await?;
+            (
+                201,
+                reviews::review(cluster, who, &kind, namespace, review)?,
+                vec![],
+            )
         }
-        _ if call.kind.virtual_only => Err(no_such_method()),
-        ("get", _) => {
-            let form = form(request.headers())?;
-            let object = cluster.get(&call.kind, call.namespace, &asked.name)?;
-            call.show(200, &object, form, &[])
+        _ if kind.virtual_only => return Err(no_such_method()),
+        ("get", _) => (
+            200,
+            call.shown(&cluster.get(&kind, namespace, name)?, form?),
+            vec![],
+        ),
+        ("list", _) => (200, call.list(form?)?, vec![]),
+        ("watch", _) => return watch::answer(call, form?),
+        ("create", "") if in_place => call.write(request, form?).await?,
+        ("update" | "patch", _) if !name.is_empty() => call.write(request, form?).await?,
+        ("delete", "") => (200, call.delete(request, form?).await?, vec![]),
+        ("deletecollection", "") => {
+            let delete = call.delete_options(body::object(request).await?)?;
+            let deleted = cluster
+                .delete_all(who, &kind, &call.selection()?, &delete)
+                .await?;
+            let metadata = json!({"resourceVersion": cluster.store.revision().to_string()});
+            (200, call.plain_list(&deleted, &metadata), vec![])
         }
-        ("list", _) => call.list(&request),
-        ("watch", _) => {
-            let selection = call.selection()?;
-            let form = form(request.headers())?;
-            watch::answer(cluster, &call.kind, selection, &call.query, form)
-        }
-        ("create", "")
-            if asked.name.is_empty() && (!call.kind.namespaced || !call.namespace.is_empty()) =>
-        {
-            call.write(request).await
-        }
-        ("update" | "patch", _) if !asked.name.is_empty() => call.write(request).await,
-        ("delete" | "deletecollection", "") => call.delete(request).await,
-        _ => Err(no_such_method()),
-    }
+        _ => return Err(no_such_method()),
+    };
+    Ok(body::answer(code, &shown, &warnings))
 }
 
-impl Call<'_> {
-    async fn body(&self, request: Request<Incoming>) -> Result<Value, Failure> {
-        let (parts, incoming) = request.into_parts();
-        let media = body::media_type(&parts.headers);
-        body::object(media, &body::read(incoming).await?)
+impl Call {
+    fn parameter(&self, name: &str) -> String {
+        parameter(&self.query, name).unwrap_or_default()
+    }
+
+    /// A number in the query; 0 if there is none.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Failure> {
+        let value = self.parameter(name);
+        let number = format!("0{value}").parse();
+        number.map_err(|_| Failure::bad_request(format!("{name} must be a number, is {value:?}")))
     }
 
     /// An object as it is wanted.
-    fn show(
-        &self,
-        code: u16,
-        object: &Arc<Value>,
-        form: Form,
-        warnings: &[String],
-    ) -> Result<Response<Body>, Failure> {
-        let shown = match form {
-            Form::Plain => return Ok(body::answer(code, object, warnings)),
+    pub(super) fn shown(&self, object: &Arc<Value>, form: Form) -> Value {
+        match form {
             Form::Partial => partial(object),
-            Form::Table => {
+            Form::Table if object["kind"] != "Status" => {
                 let metadata = json!({"resourceVersion": meta(object, "resourceVersion")});
-                self.table(std::slice::from_ref(object), metadata)?
+                self.table(std::slice::from_ref(object), metadata)
             }
-        };
-        Ok(body::answer(code, &shown, warnings))
-    }
-
-    fn table(&self, objects: &[Arc<Value>], metadata: Value) -> Result<Value, Failure> {
-        let include = include(&self.query)?;
-        let now = self.cluster.clock.now();
-        Ok(table::table(&self.kind, objects, metadata, include, now))
-    }
-
-    fn selection(&self) -> Result<Selection, Failure> {
-        let parameter = |name| parameter(&self.query, name).unwrap_or_default();
-        let (labels, mut fields) = (parameter("labelSelector"), parameter("fieldSelector"));
-        if fields.is_empty() && !self.asked.name.is_empty() {
-            fields = format!("metadata.name={}", self.asked.name); // an old path that names one
+            _ => (**object).clone(),
         }
+    }
+
+    fn table(&self, objects: &[Arc<Value>], metadata: Value) -> Value {
+        let include = match &*self.parameter("includeObject") {
+            "None" => Include::None,
+            "Object" => Include::Object,
+            _ => Include::Metadata,
+        };
+        let now = self.cluster.clock.now();
+        table::table(&self.kind, objects, metadata, include, now)
+    }
+
+    /// A sign of the revision a watch has seen.
+    pub(super) fn bookmark(&self, revision: u64, form: Form) -> Value {
+        let metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let (kind, version) = (&self.kind.kind, self.kind.api_version());
+        let mark = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        match form {
+            Form::Plain => mark,
+            Form::Partial => partial(&mark),
+            Form::Table => self.table(&[], metadata),
+        }
+    }
+
+    pub(super) fn selection(&self) -> Result<Selection, Failure> {
+        let labels = self.parameter("labelSelector");
+        let fields = self.parameter("fieldSelector");
+        let namespace = &self.asked.namespace;
         Ok(Selection {
-            namespace: (!self.namespace.is_empty()).then(|| self.namespace.to_owned()),
+            namespace: (!namespace.is_empty()).then(|| namespace.clone()),
             selector: Selector::parse(&self.kind, &labels, &fields)?,
         })
     }
 
-    fn list(&self, request: &Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let form = form(request.headers())?;
-        let parameter = |name| parameter(&self.query, name).unwrap_or_default();
-        let limit = parameter("limit");
-        let limit = if limit.is_empty() {
-            Ok(0)
-        } else {
-            limit.parse()
-        };
-        let limit: i64 = limit.map_err(|_| {
-            let limit = parameter("limit");
-            Failure::bad_request(format!(
-                "strconv.ParseInt: parsing {limit:?}: invalid syntax"
-            ))
-        })?;
+    fn list(&self, form: Form) -> Result<Value, Failure> {
         let page = Page {
-            limit: usize::try_from(limit).unwrap_or(0),
-            token: parameter("continue"),
-            revision: parameter("resourceVersion"),
-            revision_match: parameter("resourceVersionMatch"),
+            limit: usize::try_from(self.number("limit")?).unwrap_or(usize::MAX),
+            token: self.parameter("continue"),
+            revision: self.number("resourceVersion")?,
+            exact: self.parameter("resourceVersionMatch") == "Exact",
         };
-        let listing = self.cluster.list(&self.kind, &self.selection()?, &page)?;
-        let shown = match form {
-            Form::Table => self.table(&listing.items, listing.metadata)?,
-            Form::Partial => json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": listing.metadata,
-                "items": listing.items.iter().map(|item| partial(item)).collect::<Vec<_>>(),
-            }),
-            Form::Plain => self.plain_list(&listing.items, &listing.metadata),
-        };
-        Ok(body::answer(200, &shown, &[]))
+        let selection = self.selection()?;
+        let (metadata, items) = self.cluster.list(&self.kind, &selection, &page)?;
+        Ok(match form {
+            Form::Table => self.table(&items, metadata),
+            Form::Plain => self.plain_list(&items, &metadata),
+            Form::Partial => {
+                let items: Vec<Value> = items.iter().map(|item| partial(item)).collect();
+                let kind = "PartialObjectMetadataList";
+                json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+            }
+        })
     }
 
     fn plain_list(&self, items: &[Arc<Value>], metadata: &Value) -> Value {
-        let items: Vec<Value> = items
-            .iter()
-            .map(|item| {
-                let mut item = (**item).clone();
-                // The list says it for all of them, but for those that Kubernetes knows no type of.
-                if !self.kind.custom()
-                    && let Some(fields) = item.as_object_mut()
-                {
-                    fields.remove("kind");
-                    fields.remove("apiVersion");
-                }
-                item
-            })
-            .collect();
+        let mut items: Vec<Value> = items.iter().map(|item| (**item).clone()).collect();
+        // The list says it for all of them, but for those that Kubernetes knows no type of.
+        if !self.kind.custom() {
+            for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                item.retain(|field, _| field != "kind" && field != "apiVersion");
+            }
+        }
         let (kind, version) = (&self.kind.list_kind, self.kind.api_version());
         json!({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})
     }
 
-    async fn write(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let form = form(request.headers())?;
-        let (parts, incoming) = request.into_parts();
-        let media = body::media_type(&parts.headers).to_owned();
-        let patching = self.asked.verb == "patch";
-        if patching {
-            self.check_patch_type(&media)?;
-        }
-        let options = self.options(&media, text(&parts.headers, &USER_AGENT))?;
-        let data = body::read(incoming).await?;
-        let Self {
-            cluster,
-            who,
-            kind,
-            namespace,
-            ..
-        } = self;
-        let name = self.asked.name.as_str();
-        let Written {
-            object,
-            created,
-            warnings,
-        } = if patching {
-            let patch = match media.as_str() {
-                "application/json-patch+json" => Patch::Json(body::json(&data)?),
-                "application/merge-patch+json" => Patch::Merge(body::json(&data)?),
-                "application/strategic-merge-patch+json" => Patch::Strategic(body::json(&data)?),
-                _ => Patch::Apply(body::yaml(&data)?),
-            };
-            cluster
-                .patch(who, kind, namespace, name, &patch, &options)
-                .await?
-        } else {
-            let object = body::object(&media, &data)?;
-            if self.asked.verb == "create" {
-                cluster
-                    .create(who, kind, namespace, object, &options)
-                    .await?
-            } else {
-                cluster
-                    .update(who, kind, namespace, name, object, &options)
-                    .await?
+    async fn write(
+        &self,
+        request: Request<Incoming>,
+        form: Form,
+    ) -> Result<(u16, Value, Vec<String>), Failure> {
+        let media = media_type(request.headers()).to_owned();
+        let options = self.options(&media, body::text(request.headers(), &USER_AGENT))?;
+        let change: fn(Value) -> Change = match (self.asked.verb.as_str(), media.as_str()) {
+            ("create", _) => Change::Create,
+            ("update", _) => Change::Update,
+            (_, "application/json-patch+json") => Change::Json,
+            (_, "application/merge-patch+json") => Change::Merge,
+            (_, "application/strategic-merge-patch+json") if !self.kind.custom() => {
+                Change::Strategic
             }
+            (_, "application/apply-patch+yaml") => Change::Apply,
+            _ => return Err(body::unsupported()),
         };
-        self.show(if created { 201 } else { 200 }, &object, form, &warnings)
-    }
-
-    fn check_patch_type(&self, media: &str) -> Result<(), Failure> {
-        let mut accepted = vec![
-            "application/json-patch+json",
-            "application/merge-patch+json",
-        ];
-        if !self.kind.custom() {
-            accepted.push("application/strategic-merge-patch+json");
-        }
-        accepted.push("application/apply-patch+yaml");
-        if accepted.contains(&media) {
-            Ok(())
-        } else {
-            Err(body::unsupported(&accepted))
-        }
+        let write = Write {
+            who: &self.who,
+            kind: &self.kind,
+            namespace: &self.asked.namespace,
+            name: &self.asked.name,
+            change: change(body::object(request).await?),
+            options: &options,
+        };
+        let written = self.cluster.write(&write).await?;
+        let code = if written.created { 201 } else { 200 };
+        Ok((code, self.shown(&written.object, form), written.warnings))
     }
 
     fn options(&self, media: &str, agent: &str) -> Result<Options, Failure> {
-        let parameter = |name| parameter(&self.query, name).unwrap_or_default();
-        let apply = media == "application/apply-patch+yaml";
-        let kind = match self.asked.verb.as_str() {
-            "create" => "CreateOptions",
-            "patch" => "PatchOptions",
-            _ => "UpdateOptions",
-        };
-        let mut causes = Vec::new();
-        let mut complain = |field: &str, reason, message: String| {
-            let field = field.to_owned();
-            causes.push(Cause {
-                reason,
-                field,
-                message,
-            });
-        };
-        let dry_run = dry_run(&self.query).map_err(|message| {
-            complain("dryRun", "FieldValueNotSupported", message);
-        });
-        let mut manager = parameter("fieldManager");
-        if apply && manager.is_empty() {
-            let message = "Required value: is required for apply patch".to_owned();
-            complain("fieldManager", "FieldValueRequired", message);
-        }
-        if manager.chars().count() > MAX_MANAGER {
-            let message = format!("Too long: may not be more than {MAX_MANAGER} bytes");
-            complain("fieldManager", "FieldValueTooLong", message);
-        }
+        let mut manager = self.parameter("fieldManager");
         if manager.is_empty() {
+            if media == "application/apply-patch+yaml" {
+                let why = "Required value: is required for apply patch";
+                return Err(invalid("FieldValueRequired", "fieldManager", why));
+            }
             // What the client calls itself.
-            agent
-                .split('/')
-                .next()
-                .unwrap_or_default()
-                .clone_into(&mut manager);
+            manager.extend(agent.split('/').next());
         }
-        if manager.is_empty() {
-            "unknown".clone_into(&mut manager);
-        }
-        let force = flag(&self.query, "force");
-        if force && !apply {
-            let message = "Forbidden: may not be specified for non-apply patch".to_owned();
-            complain("force", "FieldValueForbidden", message);
-        }
-        let mut field_validation = parameter("fieldValidation");
+        let mut field_validation = self.parameter("fieldValidation");
         if self.cluster.release.minor() < 25 {
-            // Unknown there, as are the fields it is about.
-            "Ignore".clone_into(&mut field_validation);
-        }
-        if !matches!(field_validation.as_str(), "" | "Ignore" | "Warn" | "Strict") {
-            let message = format!(
-                "Unsupported value: {field_validation:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-            );
-            complain("fieldValidation", "FieldValueNotSupported", message);
-        }
-        if !causes.is_empty() {
-            return Err(Failure::invalid("meta.k8s.io", kind, "", &causes));
+            "Ignore".clone_into(&mut field_validation); // unknown there
         }
         Ok(Options {
-            dry_run: dry_run.unwrap_or_default(),
+            dry_run: self.dry_run()?,
             manager,
-            force,
+            force: flag(&self.query, "force"),
             field_validation,
             subresource: self.asked.subresource.clone(),
         })
     }
 
-    async fn delete(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let form = form(request.headers())?;
-        let (parts, incoming) = request.into_parts();
-        let data = body::read(incoming).await?;
-        let options = if data.is_empty() {
-            Value::Null
-        } else {
-            body::object(body::media_type(&parts.headers), &data)?
-        };
-        let delete = self.delete_options(&options)?;
-        let Self {
-            cluster,
-            who,
-            kind,
-            namespace,
-            ..
-        } = self;
-        if self.asked.verb == "deletecollection" {
-            let deleted = cluster
-                .delete_all(who, kind, &self.selection()?, &delete)
-                .await?;
-            let metadata = json!({"resourceVersion": cluster.store.revision().to_string()});
-            return Ok(body::answer(
-                200,
-                &self.plain_list(&deleted, &metadata),
-                &[],
-            ));
+    fn dry_run(&self) -> Result<bool, Failure> {
+        let asked = self.parameter("dryRun");
+        if !matches!(asked.as_str(), "" | "All") {
+            let why = format!("Unsupported value: {asked:?}: supported values: \"All\"");
+            return Err(invalid("FieldValueNotSupported", "dryRun", &why));
         }
-        let before = cluster.get(kind, namespace, &self.asked.name)?;
-        let left = cluster
-            .delete(who, kind, namespace, &self.asked.name, &delete)
-            .await?;
-        let answer = Arc::new(Delete::answer(kind, &before, left.as_deref()));
-        if answer["kind"] == "Status" {
-            return Ok(body::answer(200, &answer, &[]));
-        }
-        self.show(200, &answer, form, &[])
+        Ok(!asked.is_empty())
     }
 
-    fn delete_options(&self, body: &Value) -> Result<Delete, Failure> {
-        let invalid = |field: &str, message: String| {
-            let cause = Cause {
-                reason: "FieldValueNotSupported",
-                field: field.to_owned(),
-                message,
-            };
-            Failure::invalid("meta.k8s.io", "DeleteOptions", "", &[cause])
-        };
-        let text = |value: &Value, name: &str| {
-            let said = value.as_str().map(str::to_owned);
-            said.or_else(|| parameter(&self.query, name))
-        };
-        let mut propagation =
-            text(&body["propagationPolicy"], "propagationPolicy").unwrap_or_default();
-        if !matches!(
-            propagation.as_str(),
-            "" | "Orphan" | "Background" | "Foreground"
-        ) {
-            let message = format!(
-                "Unsupported value: {propagation:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-            );
-            return Err(invalid("propagationPolicy", message));
-        }
-        let orphan = body["orphanDependents"].as_bool().or_else(|| {
-            parameter(&self.query, "orphanDependents")
-                .map(|_| flag(&self.query, "orphanDependents"))
-        });
-        if propagation.is_empty()
-            && let Some(orphan) = orphan
-        {
-            if orphan { "Orphan" } else { "Background" }.clone_into(&mut propagation);
-        }
-        let asked = parameter(&self.query, "gracePeriodSeconds");
-        let grace = body["gracePeriodSeconds"]
-            .as_i64()
-            .or_else(|| asked.and_then(|seconds| seconds.parse().ok()));
-        let dry_run = match body["dryRun"].as_array().map(Vec::as_slice) {
-            Some([one]) if one == "All" => Ok(true),
-            Some([one, ..]) => Err(unsupported_dry_run(one.as_str().unwrap_or_default())),
-            _ => dry_run(&self.query),
-        };
-        let condition = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
+    async fn delete(&self, request: Request<Incoming>, form: Form) -> Result<Value, Failure> {
+        let delete = self.delete_options(body::object(request).await?)?;
+        let (cluster, kind, asked) = (&self.cluster, &self.kind, &self.asked);
+        let (namespace, name) = (&*asked.namespace, &*asked.name);
+        let before = cluster.get(kind, namespace, name)?;
+        let left = cluster
+            .delete(&self.who, kind, namespace, name, &delete)
+            .await?;
+        let answer = Delete::answer(kind, &before, left.as_deref());
+        Ok(self.shown(&Arc::new(answer), form))
+    }
+
+    fn delete_options(&self, body: Value) -> Result<Delete, Failure> {
+        let body: DeleteOptions = serde_json::from_value(body)
+            .map_err(|error| Failure::bad_request(format!("no DeleteOptions: {error}")))?;
+        let policy = body.propagation_policy;
+        let asked = self.parameter("gracePeriodSeconds").parse().ok();
+        let grace = body.grace_period_seconds.or(asked);
+        let conditions = body.preconditions.unwrap_or_default();
         Ok(Delete {
             // Below 0 means at once, as it does in Kubernetes.
             grace: grace.map(|grace| u64::try_from(grace).unwrap_or(1)),
-            propagation,
-            uid: condition("uid"),
-            revision: condition("resourceVersion"),
-            dry_run: dry_run.map_err(|message| invalid("dryRun", message))?,
+            propagation: policy.unwrap_or_else(|| self.parameter("propagationPolicy")),
+            uid: conditions.uid,
+            revision: conditions.resource_version,
+            dry_run: self.dry_run()? || body.dry_run.is_some_and(|dry_run| !dry_run.is_empty()),
         })
     }
 
     /// Streams to and from a pod.
-    async fn connect(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let Attributes {
-            verb,
-            name,
-            subresource,
-            ..
-        } = self.asked;
-        if subresource != "log" {
-            if parameter(&self.query, "dryRun").is_some() {
-                return Err(Failure::bad_request("dryRun is not supported"));
-            }
-            // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
-            if verb == "get" && self.cluster.release.minor() >= 35 {
-                let mut create = self.asked.clone();
-                "create".clone_into(&mut create.verb);
-                rbac::require(self.cluster, self.who, &create)?;
-            }
-            admit_connect(self.cluster, self.who, &self.kind, self.asked, &self.query).await?;
+    fn connect(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        let (cluster, asked) = (&self.cluster, &self.asked);
+        let subresource = asked.subresource.as_str();
+        // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
+        if subresource != "log" && cluster.release.minor() >= 35 {
+            let mut create = asked.clone();
+            "create".clone_into(&mut create.verb);
+            rbac::require(cluster, &self.who, &create)?;
         }
-        crate::pods::connect(self.cluster, self.namespace, name, subresource, request)
+        crate::pods::connect(cluster, &asked.namespace, &asked.name, subresource, request)
     }
 }
 
-/// `dryRun` in a query: whether it is one.
-fn dry_run(query: &str) -> Result<bool, String> {
-    match parameter(query, "dryRun").as_deref() {
-        None | Some("") => Ok(false),
-        Some("All") => Ok(true),
-        Some(other) => Err(unsupported_dry_run(other)),
-    }
-}
-
-fn unsupported_dry_run(value: &str) -> String {
-    format!("Unsupported value: {value:?}: supported values: \"All\"")
-}
-
-/// `includeObject` of a Table.
-pub(super) fn include(query: &str) -> Result<Include, Failure> {
-    match parameter(query, "includeObject").as_deref() {
-        None | Some("" | "Metadata") => Ok(Include::Metadata),
-        Some("None") => Ok(Include::None),
-        Some("Object") => Ok(Include::Object),
-        Some(other) => Err(Failure::bad_request(format!(
-            "unrecognized includeObject value {other:?}"
-        ))),
-    }
+fn invalid(reason: &'static str, field: &str, why: &str) -> Failure {
+    let cause = Cause::new(reason, field, why);
+    Failure::invalid("meta.k8s.io", "PatchOptions", "", &[cause])
 }
 
 /// An object's metadata alone.
-pub(super) fn partial(object: &Value) -> Value {
+fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }

@@ -108,7 +108,8 @@ fn a_pod_gets_the_defaults_kubernetes_gives_it() {
             }],
             "restartPolicy": "Always", "terminationGracePeriodSeconds": 0, "dnsPolicy": "ClusterFirst",
             "securityContext": {}, "schedulerName": "default-scheduler", "enableServiceLinks": true, "priority": 0,
-            "preemptionPolicy": "PreemptLowerPriority",
+            "preemptionPolicy": "PreemptLowerPriority", "nodeName": "sandbox", "serviceAccountName": "default",
+            "serviceAccount": "default",
             "tolerations": [
                 {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
                 {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
