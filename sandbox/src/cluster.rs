@@ -62,16 +62,23 @@ pub struct Cluster {
     pub audit: Audit,
 }
 
-/// How to start a sandbox.
-#[derive(Clone, Debug)]
+/// Serves the part of the Kubernetes API that Drawbridge uses, with pods as local processes. For trying and testing: it
+/// is no cluster, and whoever reaches it runs commands as you.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(version)]
 pub struct Options {
-    /// Where the API server listens. Must be a loopback address; port 0 for any. Default: `127.0.0.1:0`.
+    /// Where the API server listens; loopback only, port 0 for any.
+    #[arg(long, env, default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// Where the kubelet listens, likewise.
+    /// Where the kubelet listens; loopback only, port 0 for any.
+    #[arg(long, env, default_value = "127.0.0.1:0")]
     pub kubelet_listen: SocketAddr,
-    /// What to behave like.
+    /// Kubernetes release to behave like.
+    #[arg(long, env, value_enum, default_value = "1.36")]
     pub release: Release,
-    /// Scratch directory; a temporary one, removed at the end, if `None`.
+    /// Directory for containers, logs and the kubeconfig. One that is not there yet is made, and removed at the end.
+    /// Default: a temporary one.
+    #[arg(long, env)]
     pub dir: Option<PathBuf>,
 }
 

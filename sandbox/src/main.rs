@@ -1,34 +1,12 @@
 //! `drawbridge-sandbox`: the sandbox by itself, until Ctrl-C.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Parser;
-use drawbridge_sandbox::{Options, Release, Sandbox};
+use clap::Parser as _;
+use drawbridge_sandbox::{Options, Sandbox};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Serves the part of the Kubernetes API that Drawbridge uses, with pods as local processes. For trying and testing: it
-/// is no cluster, and whoever reaches it runs commands as you.
-#[derive(Parser)]
-#[command(version)]
-struct Args {
-    /// Where the API server listens; loopback only, port 0 for any.
-    #[arg(long, env, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
-    /// Where the kubelet listens; loopback only, port 0 for any.
-    #[arg(long, env, default_value = "127.0.0.1:0")]
-    kubelet_listen: SocketAddr,
-    /// Kubernetes release to behave like.
-    #[arg(long, env, value_enum, default_value = "1.36")]
-    release: Release,
-    /// Directory for containers, logs and the kubeconfig. One that is not there yet is made, and removed at the end.
-    /// Default: a temporary one.
-    #[arg(long, env)]
-    dir: Option<PathBuf>,
-}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -36,14 +14,8 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let args = Args::parse();
-    let own = args.dir.clone().filter(|dir| !dir.exists());
-    let options = Options {
-        listen: args.listen,
-        kubelet_listen: args.kubelet_listen,
-        release: args.release,
-        dir: args.dir,
-    };
+    let options = Options::parse();
+    let own = options.dir.clone().filter(|dir| !dir.exists());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let sandbox = Sandbox::start(options).await?;

@@ -32,12 +32,14 @@ pub fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Option<Val
             serde_json::from_str(&text).ok()?
         }
         "v3" => {
-            let url = |root| json!({"serverRelativeURL": format!("/openapi/v3/{root}")});
-            let paths: Map<String, Value> = groups
-                .into_keys()
-                .map(|root| (root.clone(), url(root)))
-                .collect();
-            json!({"paths": paths})
+            let roots = groups.keys();
+            let paths = roots.map(|root| {
+                (
+                    root,
+                    json!({"serverRelativeURL": format!("/openapi/v3/{root}")}),
+                )
+            });
+            json!({"paths": paths.collect::<BTreeMap<_, _>>()})
         }
         path => {
             let kinds = groups.get(path.strip_prefix("v3/")?)?;
@@ -61,21 +63,12 @@ fn schemas<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Map<String, Value> {
         if let Schema::Custom(structural) = &kind.schema {
             let mut name: Vec<&str> = kind.group.split('.').rev().collect();
             name.extend([kind.version.as_str(), kind.kind.as_str()]);
-            all.insert(name.join("."), custom(kind, &structural.schema));
+            let mut schema = structural.schema.clone();
+            schema[GVK] = json!([of(kind)]);
+            all.insert(name.join("."), schema);
         }
     }
     all
-}
-
-/// A CustomResourceDefinition's schema with the fields every object has, told as for any other kind.
-fn custom(kind: &Kind, declared: &Value) -> Value {
-    let mut schema = declared.clone();
-    let of_all = &definitions()["io.k8s.api.core.v1.ConfigMap"]["properties"];
-    for field in ["apiVersion", "kind", "metadata"] {
-        schema["properties"][field] = of_all[field].clone();
-    }
-    schema[GVK] = json!([of(kind)]);
-    schema
 }
 
 const GVK: &str = "x-kubernetes-group-version-kind";
@@ -87,44 +80,28 @@ fn of(kind: &Kind) -> Value {
 /// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the forms and parameters of
 /// a patch of one.
 fn paths(kind: &Kind) -> [(String, Value); 2] {
-    let namespace = if kind.namespaced {
-        "namespaces/{namespace}/"
-    } else {
-        ""
-    };
-    let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
+    let mut all = format!("/{}/{}", root(kind), kind.plural);
+    if kind.namespaced {
+        all = format!("/{}/namespaces/{{namespace}}/{}", root(kind), kind.plural);
+    }
     let one = format!("{all}/{{name}}");
     let method = if kind.virtual_only { "post" } else { "get" };
+    let mut content = json!({
+        "application/merge-patch+json": {}, "application/json-patch+json": {}, "application/apply-patch+yaml": {},
+    });
+    if !kind.custom() {
+        content["application/strategic-merge-patch+json"] = json!({});
+    }
     let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
-    // Custom kinds have no strategic merge.
-    let patches = if kind.custom() {
-        &PATCHES[1..]
-    } else {
-        PATCHES
-    };
-    let patches: Map<String, Value> = patches
-        .iter()
-        .map(|media| ((*media).to_owned(), json!({})))
-        .collect();
-    let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation"]
-        .map(query)
-        .into();
+    let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(query);
     let patch = json!({
-        GVK: of(kind), "x-kubernetes-action": "patch", "parameters": parameters, "requestBody": {"content": patches},
+        GVK: of(kind), "x-kubernetes-action": "patch", "parameters": parameters, "requestBody": {"content": content},
     });
     [
         (all, json!({method: {GVK: of(kind)}})),
         (one, json!({"patch": patch})),
     ]
 }
-
-/// Forms of patches.
-const PATCHES: &[&str] = &[
-    "application/strategic-merge-patch+json",
-    "application/merge-patch+json",
-    "application/json-patch+json",
-    "application/apply-patch+yaml",
-];
 
 #[cfg(test)]
 mod tests {

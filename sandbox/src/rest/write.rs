@@ -254,13 +254,10 @@ impl Write<'_> {
                 continue;
             }
             if !said.is_empty() && said != wanted {
-                return Err(Failure::bad_request(if field == "name" {
-                    format!(
-                        "the name of the object ({said}) does not match the name on the URL ({wanted})"
-                    )
-                } else {
-                    "the namespace of the provided object does not match the namespace sent on the request".to_owned()
-                }));
+                let why = format!(
+                    "the {field} of the object ({said}) does not match the {field} on the URL ({wanted})"
+                );
+                return Err(Failure::bad_request(why));
             }
             metadata_mut(&mut object).insert(field.to_owned(), wanted.into());
         }
