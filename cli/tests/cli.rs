@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+#[path = "common/audit.rs"]
+mod audit;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,117 +12,45 @@ use std::time::Duration;
 
 use drawbridge_audit::hash::Sha256;
 use drawbridge_audit::keys::SigningKey;
-use drawbridge_audit::recording::{
-    Encoder, End, MANIFEST, Mode, Opening, Seal, SegmentWriter, Settings, Stream, Subprotocols,
-    VERSION, Verdict, segment_name,
-};
-use drawbridge_audit::subject::{Pod, Session};
-use tempfile::TempDir;
+use drawbridge_audit::recording::{MANIFEST, segment_name};
+
+use audit::Audit;
 
 const HOSTILE: &str = "\x1b]52;c;c3RvbGVu\x07\x1b]0;title\x07\x1b[6n";
 
-struct Audit {
-    root: TempDir,
-    key: SigningKey,
+/// Records these outputs, a second and a segment each; the recording's directory.
+fn record(audit: &Audit, name: &str, output: &[&str]) -> String {
+    let mut recorder = audit.begin(name);
+    for (second, output) in (1..).zip(output) {
+        recorder.output(Duration::from_secs(second), output.as_bytes(), 0);
+    }
+    audit.end(recorder, Duration::from_secs(output.len() as u64))
 }
 
-impl Audit {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let key = SigningKey::generate();
-        fs::write(root.path().join("keys.pem"), key.public().to_pem()).unwrap();
-        Self { root, key }
-    }
-
-    /// A terminal's recording of these outputs, a second and a segment each; its directory.
-    fn record(&self, name: &str, output: &[&str]) -> String {
-        let opening = Opening {
-            version: VERSION,
-            recording: uuid::Uuid::now_v7(),
-            session: Session {
-                namespace: "shop".to_owned(),
-                name: name.to_owned(),
-                uid: "u".to_owned(),
-            },
-            user: "alice@example.com".to_owned(),
-            pod: Pod {
-                name: "web-0".to_owned(),
-                uid: "p".to_owned(),
-                container: "app".to_owned(),
-                node: "n".to_owned(),
-            },
-            mode: Mode::Exec,
-            argv: vec!["sh".to_owned()],
-            tty: true,
-            stdin: true,
-            subprotocols: Subprotocols::default(),
-            started_at: "2026-01-02T03:04:05Z".parse().unwrap(),
-            settings: Settings::default(),
-            gateway: "gateway-0".to_owned(),
-            legal_hold: false,
-        };
-        let end = End {
-            reason: "Completed".to_owned(),
-            exit_code: Some(0),
-        };
-        let path = self.root.path().join("recordings").join(name);
-        fs::create_dir_all(&path).unwrap();
-        let mut encoder = Encoder::new(&opening);
-        let mut writer = SegmentWriter::new(&opening).unwrap();
-        for (second, output) in (1..).zip(output) {
-            encoder.data(
-                Duration::from_secs(second),
-                Stream::Stdout,
-                output.as_bytes(),
-            );
-            flush(&path, &mut encoder, &mut writer);
-        }
-        encoder.end(Duration::from_secs(output.len() as u64), &end);
-        flush(&path, &mut encoder, &mut writer);
-        let manifest = writer.seal(Seal {
-            verdict: Verdict::Complete,
-            end: Some(end),
-            transfers: Vec::new(),
-            gaps: Vec::new(),
-            cut: 0,
-            sealed_by: "gateway-0".to_owned(),
-        });
-        fs::write(path.join(MANIFEST), manifest.sign(&self.key)).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_drawbridge-audit"))
-            .args(args)
-            .current_dir(self.root.path())
-            .env_remove("DRAWBRIDGE_AUDIT_KEYS")
-            .output()
-            .unwrap()
-    }
-
-    /// Exit code and standard output.
-    fn says(&self, args: &[&str]) -> (Option<i32>, String) {
-        let output = self.run(args);
-        let text = String::from_utf8(output.stdout).unwrap();
-        (output.status.code(), text)
-    }
+/// Runs the binary where the recordings are.
+fn run(audit: &Audit, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_drawbridge-audit"))
+        .args(args)
+        .current_dir(audit.root.path())
+        .env_remove("DRAWBRIDGE_AUDIT_KEYS")
+        .output()
+        .unwrap()
 }
 
-fn flush(path: &Path, encoder: &mut Encoder, writer: &mut SegmentWriter) {
-    while let Some(batch) = encoder.take() {
-        let chunk = writer.write(&batch).unwrap();
-        fs::write(path.join(segment_name(writer.number())), chunk).unwrap();
-        writer.close();
-    }
+/// Exit code and standard output.
+fn says(audit: &Audit, args: &[&str]) -> (Option<i32>, String) {
+    let output = run(audit, args);
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), text)
 }
 
 #[test]
 fn verify_says_what_is_whole_and_where_what_is_not_was_changed() {
     let audit = Audit::new();
-    let one = audit.record("one", &["first\r\n", "second\r\n", "third\r\n"]);
-    let two = audit.record("two", &["first\r\n", "second\r\n", "third\r\n"]);
+    let one = record(&audit, "one", &["first\r\n", "second\r\n", "third\r\n"]);
+    let two = record(&audit, "two", &["first\r\n", "second\r\n", "third\r\n"]);
     let all = ["verify", "recordings", "--keys", "keys.pem"];
-    let (code, text) = audit.says(&all);
+    let (code, text) = says(&audit, &all);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(text.lines().count(), 2);
     assert!(
@@ -133,7 +64,7 @@ fn verify_says_what_is_whole_and_where_what_is_not_was_changed() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     fs::write(&segment, bytes).unwrap();
-    let (code, text) = audit.says(&all);
+    let (code, text) = says(&audit, &all);
     assert_eq!(code, Some(1), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     assert!(
@@ -143,7 +74,7 @@ fn verify_says_what_is_whole_and_where_what_is_not_was_changed() {
     assert!(lines[1].contains("BROKEN: segment 1, chunk 0"), "{text}");
 
     fs::remove_file(Path::new(&one).join(MANIFEST)).unwrap();
-    let (code, text) = audit.says(&["verify", &one, "--keys", "keys.pem"]);
+    let (code, text) = says(&audit, &["verify", &one, "--keys", "keys.pem"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("UNSEALED"), "{text}");
 }
@@ -155,11 +86,14 @@ fn name(path: &str) -> &str {
 #[test]
 fn verify_believes_nobody_by_default() {
     let audit = Audit::new();
-    audit.record("one", &["text"]);
-    assert_eq!(audit.run(&["verify", "recordings"]).status.code(), Some(2));
+    record(&audit, "one", &["text"]);
+    assert_eq!(
+        run(&audit, &["verify", "recordings"]).status.code(),
+        Some(2)
+    );
     let other = SigningKey::generate().public().to_pem();
     fs::write(audit.root.path().join("other.pem"), other).unwrap();
-    let (code, text) = audit.says(&["verify", "recordings", "--keys", "other.pem"]);
+    let (code, text) = says(&audit, &["verify", "recordings", "--keys", "other.pem"]);
     assert_eq!(code, Some(1));
     assert!(
         text.contains("BROKEN: manifest: it is signed by none of the trusted keys"),
@@ -170,12 +104,12 @@ fn verify_believes_nobody_by_default() {
 #[test]
 fn a_recording_in_a_store_is_like_one_in_a_directory() {
     let audit = Audit::new();
-    let path = audit.record("one", &["first\r\n", "second\r\n"]);
+    let path = record(&audit, "one", &["first\r\n", "second\r\n"]);
     let url = format!("file://{}", Path::new(&path).parent().unwrap().display());
-    let (code, text) = audit.says(&["verify", &url, "--keys", "keys.pem"]);
+    let (code, text) = says(&audit, &["verify", &url, "--keys", "keys.pem"]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(
-        audit.run(&["ls", "file:///no/such/place"]).status.code(),
+        run(&audit, &["ls", "file:///no/such/place"]).status.code(),
         Some(2)
     );
 }
@@ -202,7 +136,7 @@ fn a_line_missing_in_a_log_is_named() {
     let log = audit.root.path().join("audit.jsonl");
     fs::write(&log, format!("{}\n", lines.join("\n"))).unwrap();
     let verify = ["verify", "audit.jsonl", "--keys", "keys.pem"];
-    let (_, text) = audit.says(&verify);
+    let (_, text) = says(&audit, &verify);
     assert!(
         text.ends_with("4 lines, 0 of them delivered again, 1 runs, 0 problems\n"),
         "{text}"
@@ -210,7 +144,7 @@ fn a_line_missing_in_a_log_is_named() {
     assert!(text.contains("nobody vouches for it"), "{text}");
     lines.remove(1);
     fs::write(&log, format!("{}\n", lines.join("\n"))).unwrap();
-    let (code, text) = audit.says(&verify);
+    let (code, text) = says(&audit, &verify);
     assert_eq!(code, Some(1));
     assert!(text.starts_with("BROKEN: audit.jsonl: line 2: "), "{text}");
 }
@@ -218,10 +152,10 @@ fn a_line_missing_in_a_log_is_named() {
 #[test]
 fn ls_tells_who_and_when() {
     let audit = Audit::new();
-    audit.record("one", &["text\r\n"; 70]);
-    let open = audit.record("two", &["text\r\n"]);
+    record(&audit, "one", &["text\r\n"; 70]);
+    let open = record(&audit, "two", &["text\r\n"]);
     fs::remove_file(Path::new(&open).join(MANIFEST)).unwrap();
-    let (code, text) = audit.says(&["ls", "recordings"]);
+    let (code, text) = says(&audit, &["ls", "recordings"]);
     assert_eq!(code, Some(0));
     let lines: Vec<&str> = text.lines().collect();
     let who = "alice@example.com in shop/web-0/app";
@@ -242,16 +176,17 @@ fn ls_tells_who_and_when() {
 #[test]
 fn search_finds_what_was_printed_and_when() {
     let audit = Audit::new();
-    audit.record(
+    record(
+        &audit,
         "one",
         &["nothing\r\n", "the \x1b[1mse", "cret\x1b[0m word\r\n"],
     );
-    audit.record("two", &["nothing\r\n"]);
-    let (code, text) = audit.says(&["search", "-i", "SECRET w", "recordings"]);
+    record(&audit, "two", &["nothing\r\n"]);
+    let (code, text) = says(&audit, &["search", "-i", "SECRET w", "recordings"]);
     assert_eq!(code, Some(0));
     assert_eq!(text, "recordings/one 00:00:02.000 the secret word\n");
     assert_eq!(
-        audit.says(&["search", "-F", "s.cret", "recordings"]),
+        says(&audit, &["search", "-F", "s.cret", "recordings"]),
         (Some(1), String::new())
     );
 }
@@ -259,12 +194,11 @@ fn search_finds_what_was_printed_and_when() {
 #[test]
 fn export_gives_the_cast_and_the_text() {
     let audit = Audit::new();
-    let path = audit.record("one", &["$ ls\r\n", HOSTILE, "file\r\n"]);
-    let (code, text) = audit.says(&["export", &path, "--format", "text"]);
+    let path = record(&audit, "one", &["$ ls\r\n", HOSTILE, "file\r\n"]);
+    let (code, text) = says(&audit, &["export", &path, "--format", "text"]);
     assert_eq!((code, &text[..]), (Some(0), "$ ls\nfile\n"));
     assert!(
-        audit
-            .run(&["export", &path, "-o", "x.cast"])
+        run(&audit, &["export", &path, "-o", "x.cast"])
             .status
             .success()
     );
@@ -272,29 +206,34 @@ fn export_gives_the_cast_and_the_text() {
     assert!(cast.starts_with(r#"{"version":2,"width":80,"height":24,"#));
     assert!(cast.contains(r#"[1.000000,"o","$ ls\r\n"]"#));
     assert_eq!(
-        audit
-            .run(&["export", "recordings", "--keys", "keys.pem"])
+        run(&audit, &["export", "recordings", "--keys", "keys.pem"])
             .status
             .code(),
         Some(0)
     );
-    audit.record("two", &["text"]);
-    assert_eq!(audit.run(&["export", "recordings"]).status.code(), Some(2));
+    record(&audit, "two", &["text"]);
+    assert_eq!(
+        run(&audit, &["export", "recordings"]).status.code(),
+        Some(2)
+    );
 }
 
 #[test]
 fn replay_draws_and_does_nothing_else() {
     let audit = Audit::new();
-    let path = audit.record("one", &["\x1b[1mone", HOSTILE, "\x1b[0mtwo\r\n"]);
-    let (code, text) = audit.says(&["replay", &path, "--speed", "1000"]);
+    let path = record(&audit, "one", &["\x1b[1mone", HOSTILE, "\x1b[0mtwo\r\n"]);
+    let (code, text) = says(&audit, &["replay", &path, "--speed", "1000"]);
     assert_eq!((code, &text[..]), (Some(0), "\x1b[1mone\x1b[0mtwo\r\n"));
 }
 
 #[test]
 fn a_broken_recording_is_not_replayed_by_who_gave_keys() {
     let audit = Audit::new();
-    let path = audit.record("one", &["one", "two", "three"]);
+    let path = record(&audit, "one", &["one", "two", "three"]);
     fs::remove_file(Path::new(&path).join(segment_name(1))).unwrap();
-    let (code, text) = audit.says(&["replay", &path, "--keys", "keys.pem", "--speed", "1000"]);
+    let (code, text) = says(
+        &audit,
+        &["replay", &path, "--keys", "keys.pem", "--speed", "1000"],
+    );
     assert_eq!((code, &text[..]), (Some(2), ""));
 }
