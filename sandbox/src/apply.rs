@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::kinds::Kind;
 use crate::object::metadata_mut;
 use crate::patch::merge::{How, merge};
-use crate::schema::{Structural, lists};
+use crate::schema::Structural;
 use crate::status::Failure;
-use fields::{Fields, Nodes, prune, readable};
+use fields::{Nodes, Path, Paths, changed, nodes, ownable, prune, readable};
 
 /// Managers with operation `Update` of one object; the oldest beyond that are counted as one, as Kubernetes does.
 const MAX_UPDATERS: usize = 10;
@@ -38,21 +38,19 @@ enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
-    #[serde(default)]
     manager: String,
     operation: Operation,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     subresource: String,
     api_version: String,
-    #[serde(default)]
     time: String,
-    #[serde(default)]
     fields_type: String,
-    fields_v1: Fields,
+    #[serde(with = "fields")]
+    fields_v1: Paths,
 }
 
 impl Entry {
-    fn new(kind: &Kind, writer: Writer<'_>, operation: Operation, fields_v1: Fields) -> Self {
+    fn new(kind: &Kind, writer: Writer<'_>, operation: Operation, fields_v1: Paths) -> Self {
         Self {
             manager: writer.manager.to_owned(),
             operation,
@@ -72,15 +70,6 @@ impl Entry {
             && self.subresource == other.subresource
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
     }
-
-    /// For a conflict.
-    fn readable(&self) -> String {
-        let using = match self.operation {
-            Operation::Apply => String::new(),
-            Operation::Update => format!(" using {}", self.api_version),
-        };
-        format!("{:?}{using}", self.manager)
-    }
 }
 
 /// What the live object (`None`: there is none yet) becomes when `config` is applied to it: merged by the lists' keys,
@@ -88,8 +77,7 @@ impl Entry {
 /// date. A result that differs in nothing but times keeps the old times. A `resourceVersion` in `config` is in the result.
 ///
 /// # Errors
-/// 400 if `config` has `managedFields`, 500 (as Kubernetes) if its lists lack keys, 409 with one cause for each field
-/// somebody else manages, unless `force`.
+/// 409 with one cause for each field somebody else manages, unless `force`.
 pub fn apply(
     live: Option<&Value>,
     config: &Value,
@@ -98,73 +86,37 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Failure> {
     let schema = &Structural::of(kind).schema;
-    let config = applicable(config, kind, writer.subresource)?;
-    if let Some(why) = lists::unmergeable(schema, &config) {
-        return Err(Failure::new(
-            500,
-            "",
-            format!("failed to create typed patch object: {why}"),
-        ));
-    }
-    let owned = |nodes: &Nodes<'_>| nodes.owned(kind, writer.subresource);
-    let before = live.map(|live| Nodes::of(live, schema)).unwrap_or_default();
-    let mut entries = live.and_then(entries_of).unwrap_or_default();
-    if live.is_some() && entries.is_empty() {
-        // Nobody has accounted for it so far: what is there belongs to somebody else.
-        let nobody = Writer {
-            manager: "before-first-apply",
-            subresource: "",
-            ..writer
-        };
-        entries.push(Entry::new(kind, nobody, Operation::Update, owned(&before)));
-    }
-    let mut mine = Entry::new(
-        kind,
-        writer,
-        Operation::Apply,
-        owned(&Nodes::of(&config, schema)),
-    );
-    let (own, mut others): (Vec<_>, Vec<_>) =
-        entries.into_iter().partition(|entry| entry.same(&mine));
+    let may_own = |path: &Path| ownable(path, kind, writer.subresource);
+    let before = live.map(|live| nodes(live, schema)).unwrap_or_default();
+    let applied = nodes(config, schema).into_iter();
+    let applied = applied.filter(|(path, (_, owned))| *owned && may_own(path));
+    let applied = applied.map(|(path, _)| path).collect();
+    let mut mine = Entry::new(kind, writer, Operation::Apply, applied);
+    let entries = live.map(entries_of).unwrap_or_default().into_iter();
+    let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.same(&mine));
 
-    let mut merged = merge(live.cloned(), &config, schema, How::Apply)?;
-    let changed = Nodes::of(&merged, schema).changed_since(&before);
-    let conflicts: Vec<(String, String)> = others
-        .iter()
-        .flat_map(|entry| {
-            let fields = entry.fields_v1.0.intersection(&changed.0);
-            fields.map(|path| (entry.readable(), readable(path)))
-        })
-        .collect();
-    if !conflicts.is_empty() && !force {
-        return Err(conflict(&conflicts));
+    let mut merged = merge(live.cloned(), config, schema, How::Apply);
+    let mut taken = changed(&before, &nodes(&merged, schema));
+    taken.retain(may_own);
+    if let Some(failure) = conflict(&others, &taken).filter(|_| !force) {
+        return Err(failure);
     }
     for entry in &mut others {
-        entry.fields_v1.0.retain(|path| !changed.0.contains(path));
+        entry.fields_v1.retain(|path| !taken.contains(path));
     }
     if let Some(own) = own.first() {
-        let mut keep = mine.fields_v1.clone();
-        keep.0.extend(
-            others
-                .iter()
-                .flat_map(|entry| entry.fields_v1.0.iter().cloned()),
-        );
-        prune(&mut merged, schema, &mut Vec::new(), &own.fields_v1, &keep);
+        let theirs = others.iter().flat_map(|entry| &entry.fields_v1);
+        let keep = theirs.chain(&mine.fields_v1).cloned().collect();
+        prune(&mut merged, schema, &mut Path::new(), &own.fields_v1, &keep);
     }
-    let after = Nodes::of(&merged, schema);
-    for entry in &mut others {
-        entry
-            .fields_v1
-            .0
-            .retain(|path| after.0.contains_key(path) || !before.0.contains_key(path));
-    }
-    let same = live.is_some_and(|live| without_accounts(live) == without_accounts(&merged));
-    if let Some(own) = own.into_iter().next()
-        && same
+    let after = nodes(&merged, schema);
+    forget_removed(&mut others, &before, &after);
+    if let [own] = own.as_slice()
         && own.fields_v1 == mine.fields_v1
-        && own.api_version == mine.api_version
+        && !changed(&before, &after).iter().any(may_own)
+        && before.keys().all(|path| after.contains_key(path))
     {
-        mine.time = own.time;
+        mine.time.clone_from(&own.time);
     }
     others.push(mine);
     write(&mut merged, others);
@@ -172,125 +124,91 @@ pub fn apply(
 }
 
 /// Brings `metadata.managedFields` of `object`, which replaces `live`, up to date after any other write: the fields that
-/// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`, and
-/// drop all of them with `[{}]`.
+/// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`.
 pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
     let schema = &Structural::of(kind).schema;
-    let reset = object["metadata"]["managedFields"] == json!([{}]);
-    let mut entries = match writer.subresource {
-        "" if reset => Vec::new(),
-        "" => entries_of(object)
-            .filter(|entries| !entries.is_empty())
-            .or_else(|| entries_of(live?))
-            .unwrap_or_default(),
-        _ => live.and_then(entries_of).unwrap_or_default(),
-    };
-    let before = live.map(|live| Nodes::of(live, schema)).unwrap_or_default();
-    let after = Nodes::of(object, schema);
-    let mut changed = after.changed_since(&before);
-    changed
-        .0
-        .retain(|path| fields::ownable(path, kind, writer.subresource));
-    let mine = Entry::new(kind, writer, Operation::Update, changed);
-    for entry in &mut entries {
-        let same = entry.same(&mine);
-        entry.fields_v1.0.retain(|path| {
-            let removed = before.0.contains_key(path) && !after.0.contains_key(path);
-            !removed && (same || !mine.fields_v1.0.contains(path))
-        });
+    let mut entries = entries_of(object);
+    if entries.is_empty() || !writer.subresource.is_empty() {
+        entries = live.map(entries_of).unwrap_or_default();
     }
-    if !mine.fields_v1.0.is_empty() {
-        match entries.iter_mut().find(|entry| entry.same(&mine)) {
-            Some(entry) => {
-                entry.fields_v1.0.extend(mine.fields_v1.0);
-                entry.time = mine.time;
-            }
-            None => entries.push(mine),
+    let before = live.map(|live| nodes(live, schema)).unwrap_or_default();
+    let after = nodes(object, schema);
+    let mut taken = changed(&before, &after);
+    taken.retain(|path| ownable(path, kind, writer.subresource));
+    forget_removed(&mut entries, &before, &after);
+    let mine = Entry::new(kind, writer, Operation::Update, taken);
+    for entry in entries.iter_mut().filter(|entry| !entry.same(&mine)) {
+        entry
+            .fields_v1
+            .retain(|path| !mine.fields_v1.contains(path));
+    }
+    match entries.iter_mut().find(|entry| entry.same(&mine)) {
+        _ if mine.fields_v1.is_empty() => {}
+        Some(entry) => {
+            entry.fields_v1.extend(mine.fields_v1);
+            entry.time = mine.time;
         }
+        None => entries.push(mine),
     }
     write(object, entries);
 }
 
-/// The part of an applied object that its endpoint takes.
-fn applicable(config: &Value, kind: &Kind, subresource: &str) -> Result<Value, Failure> {
-    let mut config = config.clone();
-    let metadata = metadata_mut(&mut config);
-    let accounts = metadata.remove("managedFields").unwrap_or_default();
-    if !accounts.is_null() && accounts != json!([]) {
-        return Err(Failure::bad_request("metadata.managedFields must be nil"));
-    }
-    if subresource == "status" {
-        metadata.retain(|name, _| {
-            ["name", "namespace", "resourceVersion", "uid"].contains(&name.as_str())
-        });
-    }
-    for (name, value) in config.as_object_mut().into_iter().flatten() {
-        let whose = match name.as_str() {
-            "apiVersion" | "kind" | "metadata" => continue,
-            "status" if kind.status => "status",
-            _ => "",
-        };
-        if (whose == "status") != (subresource == "status") {
-            *value = Value::Null;
-        }
-    }
-    if let Some(fields) = config.as_object_mut() {
-        fields.retain(|_, value| !value.is_null());
-    }
-    Ok(config)
+/// None of them if one does not parse.
+fn entries_of(object: &Value) -> Vec<Entry> {
+    Vec::deserialize(&object["metadata"]["managedFields"]).unwrap_or_default()
 }
 
-/// `None` if one of them does not parse.
-fn entries_of(object: &Value) -> Option<Vec<Entry>> {
-    match &object["metadata"]["managedFields"] {
-        Value::Null => Some(Vec::new()),
-        list => Vec::deserialize(list).ok(),
+fn forget_removed(entries: &mut [Entry], before: &Nodes<'_>, after: &Nodes<'_>) {
+    let removed = |path: &Path| before.contains_key(path) && !after.contains_key(path);
+    for entry in entries {
+        entry.fields_v1.retain(|path| !removed(path));
     }
 }
 
 fn write(object: &mut Value, mut entries: Vec<Entry>) {
-    entries.retain(|entry| !entry.fields_v1.0.is_empty());
+    entries.retain(|entry| !entry.fields_v1.is_empty());
     entries.sort_by_key(|entry| (entry.operation, entry.time.clone(), entry.manager.clone()));
     let first = entries.partition_point(|entry| entry.operation == Operation::Apply);
     while entries.len() - first > MAX_UPDATERS {
         let oldest = entries.remove(first);
-        let ancient = &mut entries[first];
-        ancient.fields_v1.0.extend(oldest.fields_v1.0);
-        ANCIENT.clone_into(&mut ancient.manager);
-        ancient.subresource.clear();
+        entries[first].fields_v1.extend(oldest.fields_v1);
+        ANCIENT.clone_into(&mut entries[first].manager);
     }
     let metadata = metadata_mut(object);
-    if entries.is_empty() {
-        metadata.remove("managedFields");
-    } else {
+    metadata.remove("managedFields");
+    if !entries.is_empty() {
         metadata.insert("managedFields".to_owned(), json!(entries));
     }
 }
 
-fn without_accounts(object: &Value) -> Value {
-    let mut object = object.clone();
-    metadata_mut(&mut object).remove("managedFields");
-    object
-}
-
-fn conflict(conflicts: &[(String, String)]) -> Failure {
-    let causes: Vec<Value> = conflicts
-        .iter()
-        .map(|(manager, path)| {
-            let message = format!("conflict with {manager}");
-            json!({"reason": "FieldManagerConflict", "message": message, "field": path})
-        })
-        .collect();
-    let texts: Vec<String> = conflicts
-        .iter()
-        .map(|(manager, path)| format!("conflict with {manager}: {path}"))
-        .collect();
+/// That fields of entries are taken, with one cause for each.
+fn conflict(entries: &[Entry], taken: &Paths) -> Option<Failure> {
+    let mut texts = Vec::new();
+    let mut causes = Vec::new();
+    for entry in entries {
+        let using = match entry.operation {
+            Operation::Apply => String::new(),
+            Operation::Update => format!(" using {}", entry.api_version),
+        };
+        let message = format!("conflict with {:?}{using}", entry.manager);
+        for path in entry.fields_v1.intersection(taken) {
+            let field = readable(path);
+            texts.push(format!("{message}: {field}"));
+            causes.push(
+                json!({"reason": "FieldManagerConflict", "message": message, "field": field}),
+            );
+        }
+    }
+    let conflicts = if texts.len() == 1 {
+        "conflict"
+    } else {
+        "conflicts"
+    };
     let (count, texts) = (texts.len(), texts.join(", "));
-    let plural = if count == 1 { "" } else { "s" };
-    let text = format!("Apply failed with {count} conflict{plural}: {texts}");
-    let mut failure = Failure::new(409, "Conflict", text);
+    let why = format!("Apply failed with {count} {conflicts}: {texts}");
+    let mut failure = Failure::new(409, "Conflict", why);
     failure.details = json!({"causes": causes});
-    failure
+    (count > 0).then_some(failure)
 }
 
 #[cfg(test)]

@@ -48,17 +48,18 @@ pub fn merge(document: &Value, patch: &Value) -> Value {
     merged
 }
 
-/// Kubernetes' own, for built-in kinds: lists of objects are merged by key, `$patch`, `$retainKeys`,
-/// `$deleteFromPrimitiveList` and `$setElementOrder` are understood.
+/// Kubernetes' own, for built-in kinds: lists of objects are merged by key, `$patch`, `$retainKeys`
+/// and `$deleteFromPrimitiveList` are understood; `$setElementOrder` is not followed.
 ///
 /// # Errors
-/// 400 for a directive that makes no sense; 500, as Kubernetes has it, for an item without its key.
+/// 400 for a patch that is no object.
 pub fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Result<Value, Failure> {
     if !patch.is_object() {
         return Err(Failure::bad_request("a strategic merge patch is an object"));
     }
     let schema = &Structural::of(kind).schema;
-    merge::merge(Some(document.clone()), patch, schema, How::Strategic)
+    let document = Some(document.clone());
+    Ok(merge::merge(document, patch, schema, How::Strategic))
 }
 
 #[cfg(test)]

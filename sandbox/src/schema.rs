@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 
 use crate::kinds::{Kind, Schema};
 use crate::status::{Cause, Failure};
-pub use definition::{forget_rules, kinds_of};
+pub use definition::kinds_of;
 
 const RULES: &str = "x-kubernetes-validations";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
-const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 /// A CEL expression that computes a default from the object the field is in: in `builtin.yaml` only.
 const COMPUTED: &str = "x-default";
@@ -41,10 +40,11 @@ impl Structural {
     }
 
     /// Fails with what is wrong with the schema's values, e.g. a pattern. Rules that do not compile are kept as such.
-    fn compile(schema: Value) -> Result<Self, String> {
+    fn compile(schema: Value, with_rules: bool) -> Result<Self, String> {
+        let rules = if with_rules { &schema } else { &Value::Null };
         Ok(Self {
             values: values::compile(&schema)?,
-            rules: compile_schema(&schema),
+            rules: compile_schema(rules),
             schema,
         })
     }
@@ -82,9 +82,8 @@ impl Structural {
 pub fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Failure> {
     let structural = Structural::of(kind);
     let unknown = structural.prune(object);
-    let wrong = values::check(&structural.values, object)
-        .into_iter()
-        .find(|cause| !kind.custom() && cause.reason == "FieldValueTypeInvalid");
+    let mut wrong = values::check(&structural.values, object).into_iter();
+    let wrong = wrong.find(|cause| !kind.custom() && cause.reason == "FieldValueTypeInvalid");
     wrong.map_or(Ok(unknown), |cause| {
         let (kind, version) = (&kind.kind, &kind.version);
         let why = format!("{}: {}", cause.field, cause.message);
@@ -121,13 +120,9 @@ fn prune(schema: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String
         Value::Object(map) if schema.is_object() => map.retain(|name, value| {
             let path = join(path, name);
             let Some(inner) = field(schema, name) else {
-                let known = schema[PRESERVE] == true
-                    || schema[EMBEDDED] == true
-                        && ["apiVersion", "kind", "metadata"].contains(&name.as_str());
-                if !known {
-                    unknown.push(path);
-                }
-                return known;
+                let kept = schema[PRESERVE] == true;
+                unknown.extend((!kept).then_some(path));
+                return kept;
             };
             prune(inner, value, &path, unknown);
             !value.is_null() || inner["nullable"] == true

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::object::metadata_mut;
+use crate::object::{metadata_mut, revision};
 
 /// Changes kept for watchers that come later; who asks for older ones is told to list again (410). A thousand sessions
 /// make about ten objects each.
@@ -88,7 +88,7 @@ pub struct TooOld {
 }
 
 /// All objects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Inner>,
     revision: watch::Sender<u64>,
@@ -104,33 +104,16 @@ struct Inner {
 }
 
 impl Inner {
-    fn of<'a>(
-        &'a self,
-        resource: &'a str,
-        namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+    fn of(&self, resource: &str, namespace: Option<&str>) -> BTreeMap<&Key, &Arc<Value>> {
         let from = Key::new(resource, namespace.unwrap_or_default(), "");
-        self.objects
-            .range(from..)
-            .take_while(move |(key, _)| key.is(resource, namespace))
+        let rest = self.objects.range(from..);
+        let all = rest.take_while(|(key, _)| key.is(resource, namespace));
+        all.collect()
     }
 
     fn known_since(&self, revision: u64) -> Result<(), TooOld> {
         let oldest = self.forgotten;
-        if revision < oldest {
-            Err(TooOld { oldest })
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            inner: Mutex::default(),
-            revision: watch::Sender::new(0),
-        }
+        (revision >= oldest).then_some(()).ok_or(TooOld { oldest })
     }
 }
 
@@ -152,11 +135,8 @@ impl Store {
     #[must_use]
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
-        let all = inner.of(resource, namespace);
-        (
-            inner.revision,
-            all.map(|(_, object)| Arc::clone(object)).collect(),
-        )
+        let all = inner.of(resource, namespace).into_values().cloned();
+        (inner.revision, all.collect())
     }
 
     /// The same as it was at `revision`.
@@ -171,9 +151,9 @@ impl Store {
     ) -> Result<Vec<Arc<Value>>, TooOld> {
         let inner = self.lock();
         inner.known_since(revision)?;
-        let mut then: BTreeMap<&Key, &Arc<Value>> = inner.of(resource, namespace).collect();
-        let later = inner.log.iter().rev();
-        let later = later.take_while(|event| event.revision > revision);
+        let mut then = inner.of(resource, namespace);
+        let latest = inner.log.iter().rev();
+        let later = latest.take_while(|event| event.revision > revision);
         for event in later.filter(|event| event.key.is(resource, namespace)) {
             match &event.before {
                 Some(before) => then.insert(&event.key, before),
@@ -186,22 +166,16 @@ impl Store {
     /// Every object, whatever its kind.
     #[must_use]
     pub fn all(&self) -> Vec<(Key, Arc<Value>)> {
-        let inner = self.lock();
-        let all = inner.objects.iter();
-        all.map(|(key, object)| (key.clone(), Arc::clone(object)))
-            .collect()
+        self.lock().objects.clone().into_iter().collect()
     }
 
     /// Stores a new object and gives it its `resourceVersion`.
     ///
     /// # Errors
     /// [`Rejected::Exists`]
+    #[expect(clippy::needless_pass_by_value, reason = "it is kept")]
     pub fn create(&self, key: Key, object: Value) -> Result<Arc<Value>, Rejected> {
-        let mut inner = self.lock();
-        if inner.objects.contains_key(&key) {
-            return Err(Rejected::Exists);
-        }
-        Ok(self.commit(&mut inner, key, Change::Added, object, None))
+        self.write(&key, None, Some(object))
     }
 
     /// Replaces an object that still has the revision `expected`. An object equal to the one stored is no change: it
@@ -209,25 +183,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Rejected::Missing`], [`Rejected::Changed`]
-    pub fn replace(
-        &self,
-        key: &Key,
-        expected: u64,
-        mut object: Value,
-    ) -> Result<Arc<Value>, Rejected> {
-        let mut inner = self.lock();
-        let before = Self::expect(&inner, key, expected)?;
-        metadata_mut(&mut object).insert("resourceVersion".into(), expected.to_string().into());
-        if *before == object {
-            return Ok(before);
-        }
-        Ok(self.commit(
-            &mut inner,
-            key.clone(),
-            Change::Modified,
-            object,
-            Some(before),
-        ))
+    pub fn replace(&self, key: &Key, expected: u64, object: Value) -> Result<Arc<Value>, Rejected> {
+        self.write(key, Some(expected), Some(object))
     }
 
     /// Removes an object that still has the revision `expected`; returns its last state.
@@ -235,11 +192,7 @@ impl Store {
     /// # Errors
     /// [`Rejected::Missing`], [`Rejected::Changed`]
     pub fn remove(&self, key: &Key, expected: u64) -> Result<Arc<Value>, Rejected> {
-        let mut inner = self.lock();
-        let before = Self::expect(&inner, key, expected)?;
-        inner.objects.remove(key);
-        let last = (*before).clone();
-        Ok(self.commit(&mut inner, key.clone(), Change::Deleted, last, Some(before)))
+        self.write(key, Some(expected), None)
     }
 
     /// Changes of one kind after `revision`, from one namespace or all.
@@ -280,42 +233,55 @@ impl Store {
         inner.forgotten = inner.revision;
     }
 
-    fn expect(inner: &Inner, key: &Key, expected: u64) -> Result<Arc<Value>, Rejected> {
-        let before = inner.objects.get(key).ok_or(Rejected::Missing)?;
-        if crate::object::revision(before) == expected {
-            Ok(Arc::clone(before))
-        } else {
-            Err(Rejected::Changed)
-        }
-    }
-
-    fn commit(
+    /// Every change: `expected` is the revision before it, `object` what is there after it, each `None` for nothing.
+    fn write(
         &self,
-        inner: &mut Inner,
-        key: Key,
-        change: Change,
-        mut object: Value,
-        before: Option<Arc<Value>>,
-    ) -> Arc<Value> {
-        inner.revision += 1;
-        metadata_mut(&mut object)
-            .insert("resourceVersion".into(), inner.revision.to_string().into());
-        let object = Arc::new(object);
-        if change != Change::Deleted {
-            inner.objects.insert(key.clone(), Arc::clone(&object));
+        key: &Key,
+        expected: Option<u64>,
+        object: Option<Value>,
+    ) -> Result<Arc<Value>, Rejected> {
+        let mut inner = self.lock();
+        let before = inner.objects.get(key).cloned();
+        let change = match (&before, expected) {
+            (None, None) => Change::Added,
+            (None, Some(_)) => return Err(Rejected::Missing),
+            (Some(_), None) => return Err(Rejected::Exists),
+            (Some(before), Some(expected)) if revision(before) != expected => {
+                return Err(Rejected::Changed);
+            }
+            _ if object.is_none() => Change::Deleted,
+            _ => Change::Modified,
+        };
+        let mut object = object.unwrap_or_else(|| before.as_deref().cloned().unwrap_or_default());
+        let stamp = |object: &mut Value, revision: u64| {
+            metadata_mut(object).insert("resourceVersion".into(), revision.to_string().into());
+        };
+        if let (Change::Modified, Some(before)) = (change, &before) {
+            stamp(&mut object, revision(before));
+            if **before == object {
+                return Ok(Arc::clone(before));
+            }
         }
+        inner.revision += 1;
+        let revision = inner.revision;
+        stamp(&mut object, revision);
+        let object = Arc::new(object);
+        match change {
+            Change::Deleted => inner.objects.remove(key),
+            _ => inner.objects.insert(key.clone(), Arc::clone(&object)),
+        };
         if inner.log.len() == KEPT {
             inner.forgotten = inner.log.pop_front().map_or(0, |event| event.revision);
         }
         inner.log.push_back(Event {
-            revision: inner.revision,
+            revision,
             change,
-            key,
+            key: key.clone(),
             object: Arc::clone(&object),
             before,
         });
-        self.revision.send_replace(inner.revision);
-        object
+        self.revision.send_replace(revision);
+        Ok(object)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -350,14 +316,8 @@ impl Watch {
                 return Ok(event);
             }
             let seen = self.seen;
-            if self
-                .revision
-                .wait_for(|revision| *revision > seen)
-                .await
-                .is_err()
-            {
-                std::future::pending::<()>().await; // cannot be: `store` holds the sender
-            }
+            // Cannot fail: `store` holds the sender.
+            let _ = self.revision.wait_for(|revision| *revision > seen).await;
         }
     }
 
@@ -368,17 +328,14 @@ impl Watch {
     pub fn take(&mut self) -> Result<Option<Event>, TooOld> {
         let inner = self.store.lock();
         inner.known_since(self.seen)?;
-        let begin = inner
-            .log
-            .partition_point(|event| event.revision <= self.seen);
-        for event in inner.log.iter().skip(begin) {
-            self.seen = event.revision;
-            let resource = self.resource.as_deref();
-            if resource.is_none_or(|resource| event.key.is(resource, self.namespace.as_deref())) {
-                return Ok(Some(event.clone()));
-            }
-        }
-        self.seen = self.seen.max(inner.revision);
-        Ok(None)
+        let (log, seen) = (&inner.log, self.seen);
+        let begin = log.partition_point(|event| event.revision <= seen);
+        let (resource, namespace) = (self.resource.as_deref(), self.namespace.as_deref());
+        let wanted =
+            |event: &&Event| resource.is_none_or(|resource| event.key.is(resource, namespace));
+        let found = log.range(begin..).find(wanted).cloned();
+        let last = found.as_ref().map(|event| event.revision);
+        self.seen = last.unwrap_or(seen.max(inner.revision));
+        Ok(found)
     }
 }

@@ -10,7 +10,6 @@ use crate::auth::rbac;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, name};
-use crate::release::Release;
 use crate::status::{Cause, Failure};
 use crate::store::Key;
 
@@ -55,7 +54,7 @@ fn begin_pod(cluster: &Cluster, write: &Write<'_>, pod: &mut Value) -> Result<()
 }
 
 /// Fills in what every written object of this kind gets.
-pub(super) fn fill_in(release: Release, kind: &Kind, object: &mut Value) {
+pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
     match kind.resource().as_str() {
         "secrets" => {
             let texts = object["stringData"].take();
@@ -69,7 +68,6 @@ pub(super) fn fill_in(release: Release, kind: &Kind, object: &mut Value) {
             let name = json!({"kubernetes.io/metadata.name": name(object)});
             json_patch::merge(object, &json!({"metadata": {"labels": name}}));
         }
-        DEFINITIONS if release < Release::V1_30 => crate::schema::forget_rules(object),
         _ => {}
     }
 }

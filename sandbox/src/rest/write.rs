@@ -204,7 +204,7 @@ impl Cluster {
             self.stamp(write.kind, &mut object);
             special::begin(self, write, &mut object)?;
         }
-        special::fill_in(self.release, write.kind, &mut object);
+        special::fill_in(write.kind, &mut object);
         Structural::of(write.kind).default(&mut object);
         if !matches!(write.change, Change::Apply(_)) {
             apply::record(live, &mut object, write.kind, self.writer(write));

@@ -22,24 +22,18 @@ pub(super) fn structural(name: &str) -> &'static Structural {
         names.map(|name| (name.as_str(), OnceLock::new())).collect()
     });
     ALL[name].get_or_init(|| {
-        Structural::compile(resolve(name, &mut Vec::new())).expect("definitions are in order")
+        let schema = resolve(name, &mut Vec::new());
+        Structural::compile(schema, true).expect("definitions are in order")
     })
 }
 
 /// A schema declared for a custom kind with what every object has.
 pub(super) fn with_metadata(declared: &Value) -> Value {
-    let mut schema = declared.clone();
-    let mut metadata = resolve(METADATA, &mut Vec::new());
-    if let Some(declared) = declared["properties"].get("metadata") {
-        json_patch::merge(&mut metadata, declared);
-    }
-    for (field, of) in [
-        ("apiVersion", json!({"type": "string"})),
-        ("kind", json!({"type": "string"})),
-        ("metadata", metadata),
-    ] {
-        schema["properties"][field] = of;
-    }
+    let text = json!({"type": "string"});
+    let metadata = resolve(METADATA, &mut Vec::new());
+    let mut schema =
+        json!({"properties": {"apiVersion": text, "kind": text, "metadata": metadata}});
+    json_patch::merge(&mut schema, declared);
     schema
 }
 
@@ -47,10 +41,8 @@ pub(super) fn with_metadata(declared: &Value) -> Value {
 fn resolve(name: &str, within: &mut Vec<String>) -> Value {
     static ADDED: LazyLock<Map<String, Value>> =
         LazyLock::new(|| serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is YAML"));
-    let Some(definition) = definitions()
-        .get(name)
-        .filter(|_| !within.iter().any(|one| one == name))
-    else {
+    let definition = definitions().get(name);
+    let Some(definition) = definition.filter(|_| !within.iter().any(|one| one == name)) else {
         return json!({PRESERVE: true});
     };
     within.push(name.to_owned());
@@ -67,9 +59,8 @@ fn resolve(name: &str, within: &mut Vec<String>) -> Value {
 fn inline(schema: &Value, within: &mut Vec<String>) -> Value {
     match schema {
         Value::Object(fields) => {
-            let reference = schema["$ref"]
-                .as_str()
-                .or_else(|| schema["allOf"][0]["$ref"].as_str());
+            let wrapped = || schema["allOf"][0]["$ref"].as_str();
+            let reference = schema["$ref"].as_str().or_else(wrapped);
             let mut inlined = match reference.and_then(|to| to.rsplit('/').next()) {
                 Some(name) => resolve(name, within),
                 None => json!({}),

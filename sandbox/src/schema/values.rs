@@ -20,49 +20,34 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex())
         .should_validate_formats(true)
         .with_format("byte", |text: &str| STANDARD.decode(text).is_ok())
-        .with_format("date", |text: &str| {
-            text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10
-        })
         .with_format("date-time", |text: &str| {
             text.parse::<jiff::Timestamp>().is_ok()
         })
         .with_format("duration", |text: &str| {
             text.parse::<jiff::SignedDuration>().is_ok()
         })
-        .with_format("uuid", |text: &str| uuid::Uuid::parse_str(text).is_ok())
         .build(&schema)
         .map_err(|why| why.to_string())
 }
 
-/// The schemas in a schema.
-pub(super) fn inner(schema: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let fields = schema.as_object_mut().into_iter().flatten();
-    fields.flat_map(|(name, value)| -> Box<dyn Iterator<Item = &mut Value>> {
-        match (name.as_str(), value) {
-            ("properties" | "patternProperties", Value::Object(all)) => Box::new(all.values_mut()),
-            ("items" | "additionalProperties" | "not", schema) => Box::new(std::iter::once(schema)),
-            ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => Box::new(all.iter_mut()),
-            _ => Box::new(std::iter::empty()),
-        }
-    })
-}
-
 /// Makes JSON Schema (draft 4) of what means something else, or nothing, in OpenAPI.
 fn to_json_schema(schema: &mut Value) {
-    inner(schema).for_each(to_json_schema);
-    if schema[INT_OR_STRING] == true {
-        schema["type"] = json!(["integer", "string"]);
+    for item in schema.as_array_mut().into_iter().flatten() {
+        to_json_schema(item);
     }
-    // Formats of numbers are ranges.
-    if schema["format"] == "int32" && schema["minimum"].is_null() && schema["maximum"].is_null() {
-        schema["minimum"] = json!(i32::MIN);
-        schema["maximum"] = json!(i32::MAX);
-    }
-    let nullable = schema["nullable"] == true;
     let Some(fields) = schema.as_object_mut() else {
         return;
     };
-    if nullable {
+    fields.values_mut().for_each(to_json_schema);
+    if fields.get(INT_OR_STRING) == Some(&json!(true)) {
+        fields.insert("type".into(), json!(["integer", "string"]));
+    }
+    // Formats of numbers are ranges.
+    if fields.get("format") == Some(&json!("int32")) {
+        fields.entry("minimum").or_insert(json!(i32::MIN));
+        fields.entry("maximum").or_insert(json!(i32::MAX));
+    }
+    if fields.get("nullable") == Some(&json!(true)) {
         match fields.get_mut("type") {
             Some(Value::Array(types)) => types.push(json!("null")),
             Some(one) => *one = json!([one, "null"]),
@@ -73,59 +58,43 @@ fn to_json_schema(schema: &mut Value) {
         }
     }
     // Draft 4 has no empty list of what is required.
-    fields.retain(|name, value| name == "default" || *value != json!([]));
+    fields.retain(|_, value| *value != json!([]));
 }
 
 /// What is wrong with the values of an object.
 pub(super) fn check(values: &Validator, object: &Value) -> Vec<Cause> {
-    values
-        .iter_errors(object)
-        .map(|error| told(&error))
-        .collect()
+    let errors = values.iter_errors(object);
+    errors.map(|error| told(&error)).collect()
 }
 
 fn told(error: &ValidationError<'_>) -> Cause {
     let at = path(error.instance_path());
-    let value = error.instance();
-    match error.kind() {
-        Wrong::Required { property } => {
-            let field = join(&at, property.as_str().unwrap_or_default());
-            cause("FieldValueRequired", field, "Required value")
-        }
-        Wrong::Enum { options } => {
-            let options = options.as_array().into_iter().flatten();
-            let options: Vec<String> = options
-                .filter(|one| !one.is_null())
-                .map(Value::to_string)
-                .collect();
-            let options = options.join(", ");
-            let message = format!("Unsupported value: {value}: supported values: {options}");
-            cause("FieldValueNotSupported", at, message)
-        }
-        Wrong::MaxLength { limit } => cause(
-            "FieldValueTooLong",
-            at,
-            format!("Too long: may not be more than {limit} bytes"),
-        ),
-        Wrong::MaxItems { limit } | Wrong::MaxProperties { limit } => cause(
-            "FieldValueTooMany",
-            at,
-            format!("Too many: must have at most {limit} items"),
-        ),
-        Wrong::Type { .. } | Wrong::Format { .. } => cause(
-            "FieldValueTypeInvalid",
-            at,
-            format!("Invalid value: {value}: {error}"),
-        ),
-        _ => cause(
-            "FieldValueInvalid",
-            at,
-            format!("Invalid value: {value}: {error}"),
-        ),
+    if let Wrong::Required { property } = error.kind() {
+        let field = join(&at, property.as_str().unwrap_or_default());
+        return cause("FieldValueRequired", field, "Required value");
     }
+    let (reason, title) = match error.kind() {
+        Wrong::Enum { .. } => ("FieldValueNotSupported", "Unsupported"),
+        Wrong::MaxLength { .. } => ("FieldValueTooLong", "Too long a"),
+        Wrong::MaxItems { .. } | Wrong::MaxProperties { .. } => {
+            ("FieldValueTooMany", "Too large a")
+        }
+        Wrong::Type { .. } | Wrong::Format { .. } => ("FieldValueTypeInvalid", "Invalid"),
+        _ => ("FieldValueInvalid", "Invalid"),
+    };
+    // What is of the wrong form, or more than one value, may be secret.
+    let value = error.instance();
+    let secret = reason == "FieldValueTypeInvalid" || value.is_object() || value.is_array();
+    let value = if secret {
+        String::new()
+    } else {
+        format!("{value}: ")
+    };
+    let message = format!("{title} value: {value}{}", error.masked());
+    cause(reason, at, message)
 }
 
-/// `spec.command[0]`; `<nil>` for the object itself, as Kubernetes has it.
+/// `spec.command[0]`
 fn path(location: &Location) -> String {
     location
         .into_iter()

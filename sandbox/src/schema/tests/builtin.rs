@@ -497,3 +497,73 @@ fn a_definition_gets_its_other_names() {
     );
     assert_eq!(object["spec"]["conversion"], json!({"strategy": "None"}));
 }
+
+#[test]
+fn a_definition_that_is_not_in_order_is_refused() {
+    const DEFINITION: &str = include_str!("../../../../crds/yaml/consolesession.yaml");
+    let good: Value = serde_saphyr::from_str(DEFINITION).expect("it is YAML");
+    let wrong = |definition: &Value| {
+        wrong(
+            "apiextensions.k8s.io/v1",
+            "CustomResourceDefinition",
+            definition,
+        )
+    };
+    assert_eq!(wrong(&good), Vec::<String>::new());
+    for (path, value, expected) in [
+        ("/metadata/name", json!("other"), "metadata.name: Invalid"),
+        ("/spec/scope", json!("Galaxy"), "spec.scope: NotSupported"),
+        ("/spec/names/kind", json!(""), "spec.names.kind: Invalid"),
+        (
+            "/spec/names/singular",
+            json!("A B"),
+            "spec.names.singular: Invalid",
+        ),
+        (
+            "/spec/names/shortNames",
+            json!(["X"]),
+            "spec.names.shortNames[0]: Invalid",
+        ),
+        ("/spec/versions", json!([]), "spec.versions: Invalid"),
+        (
+            "/spec/versions/0/storage",
+            json!(false),
+            "spec.versions: Invalid",
+        ),
+        (
+            "/spec/versions/0/schema",
+            json!({}),
+            "spec.versions[0].schema.openAPIV3Schema: Required",
+        ),
+        (
+            "/spec/versions/0/additionalPrinterColumns/0/type",
+            json!("colour"),
+            "spec.versions[0].additionalPrinterColumns[0].type: NotSupported",
+        ),
+    ] {
+        let mut definition = good.clone();
+        *definition.pointer_mut(path).expect("it is there") = value;
+        assert_eq!(wrong(&definition), [expected], "{path}");
+    }
+    for schema in [
+        json!({}),
+        json!({"type": "thing"}),
+        json!({"type": "array"}),
+        json!({"type": "array", "items": {}}),
+        json!({"type": "object", "$ref": "#/x"}),
+        json!({"type": "object", "additionalProperties": false}),
+        json!({"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}),
+        json!({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"}),
+    ] {
+        let mut definition = good.clone();
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+            schema.clone();
+        let told = wrong(&definition);
+        assert!(
+            told.iter()
+                .all(|line| line.starts_with("spec.versions[0].schema.openAPIV3Schema.properties")),
+            "{told:?}"
+        );
+        assert!(!told.is_empty(), "{schema}");
+    }
+}
