@@ -9,7 +9,7 @@ use drawbridge_audit::recording::{Event, Opening, Reader, Stream, Timed};
 
 use crate::args::{self, Replay};
 use crate::keyboard::{Key, Keyboard, Keys};
-use crate::safe::{RESET, Safe};
+use crate::safe::Safe;
 use crate::{place, verify, words};
 
 /// The speeds that keys reach.
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<ExitCode> {
         &mut keyboard,
         &mut |event| screen.show(event),
     );
-    reset()?;
+    screen.reset()?;
     drop(keyboard);
     let Some(error) = played? else {
         return Ok(ExitCode::SUCCESS);
@@ -54,6 +54,7 @@ fn introduce(opening: &Opening, (columns, rows): (u16, u16)) {
     eprintln!("{}, {:.0}", words::who(opening), opening.started_at);
     if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout())
         && opening.tty
+        && size.ws_col > 0
         && (size.ws_col < columns || size.ws_row < rows)
     {
         eprintln!(
@@ -146,15 +147,17 @@ impl Screen {
         self.out.clear();
         stdout.flush()
     }
-}
 
-/// Undoes what a recording may have drawn, if there is a terminal.
-fn reset() -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        stdout.write_all(RESET)?;
+    /// Leaves the terminal as it was, if there is one.
+    fn reset(&self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        if stdout.is_terminal() {
+            stdout.write_all(&self.stderr.reset())?;
+            stdout.write_all(&self.stdout.reset())?;
+            stdout.write_all(b"\r\n")?;
+        }
+        stdout.flush()
     }
-    stdout.flush()
 }
 
 #[cfg(test)]

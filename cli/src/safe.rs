@@ -9,10 +9,12 @@ use vte::{Params, Perform};
 
 use crate::words::is_printable;
 
-/// Undoes whatever may have passed: attributes, scroll region, insert and origin mode, wrapping, cursor, character sets and
-/// the alternate screen.
-pub(crate) const RESET: &[u8] =
-    b"\x1b[0m\x1b[r\x1b[4l\x1b[?6l\x1b[?7h\x1b[?25h\x1b(B\x1b)B\x0f\x1b[?1049l\r\n";
+/// Undoes what moves nothing: attributes, insert mode, wrapping, the hidden cursor, character sets.
+const RESET: &[u8] = b"\x1b[0m\x1b[4l\x1b[?7h\x1b[?25h\x1b(B\x1b)B\x0f";
+/// Leaves the alternate screen. Where there was none, terminals would move the cursor all the same.
+const LEAVE: &[u8] = b"\x1b[?1049l";
+/// Undoes scroll region and origin mode, which puts the cursor at the top; then to the bottom.
+const UNCONFINE: &[u8] = b"\x1b[r\x1b[?6l\x1b[9999;1H";
 
 /// Most of anything that a sequence may ask for, e.g. lines to scroll: more than any screen has.
 const MAX_PARAMETER: u16 = 9999;
@@ -25,17 +27,39 @@ const PRIVATE_MODES: [u16; 8] = [6, 7, 12, 25, 47, 1047, 1048, 1049];
 #[derive(Default)]
 pub(crate) struct Safe {
     vt: Vt,
+    used: Used,
+}
+
+/// What has to be undone in the end.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    alternate: bool,
+    confined: bool,
 }
 
 impl Safe {
     /// Appends to `out` what of `bytes` only draws.
     pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        self.vt.advance(&mut Drawing { out }, bytes);
+        let used = &mut self.used;
+        self.vt.advance(&mut Drawing { out, used }, bytes);
+    }
+
+    /// What undoes everything that passed.
+    pub(crate) fn reset(&self) -> Vec<u8> {
+        let mut reset = RESET.to_vec();
+        if self.used.alternate {
+            reset.extend_from_slice(LEAVE);
+        }
+        if self.used.confined {
+            reset.extend_from_slice(UNCONFINE);
+        }
+        reset
     }
 }
 
 struct Drawing<'a> {
     out: &'a mut Vec<u8>,
+    used: &'a mut Used,
 }
 
 impl Drawing<'_> {
@@ -75,9 +99,7 @@ impl Perform for Drawing<'_> {
         if ignore {
             return;
         }
-        let mut values = params
-            .iter()
-            .map(|param| param.first().copied().unwrap_or(0));
+        let mut values = params.iter().flatten();
         match (intermediates, action) {
             // Moving, and inserting and deleting characters and lines. Erasing, but not what scrolled away.
             (
@@ -98,13 +120,19 @@ impl Perform for Drawing<'_> {
                 | 'e'
                 | 'f'
                 | 'm'
-                | 'r'
                 | 's'
                 | 'u',
             ) => self.csi("", params, action),
-            ([], 'J') if values.all(|value| value <= 2) => self.csi("", params, action),
-            ([], 'h' | 'l') if values.all(|value| value == 4) => self.csi("", params, action),
-            (b"?", 'h' | 'l') if values.all(|value| PRIVATE_MODES.contains(&value)) => {
+            ([], 'r') => {
+                self.used.confined = true;
+                self.csi("", params, action);
+            }
+            ([], 'J') if values.all(|value| *value <= 2) => self.csi("", params, action),
+            ([], 'h' | 'l') if values.all(|value| *value == 4) => self.csi("", params, action),
+            (b"?", 'h' | 'l') if values.all(|value| PRIVATE_MODES.contains(value)) => {
+                let used = |modes: &[u16]| params.iter().flatten().any(|mode| modes.contains(mode));
+                self.used.alternate |= used(&[47, 1047, 1049]);
+                self.used.confined |= used(&[6]);
                 self.csi("?", params, action);
             }
             _ => {}
@@ -175,6 +203,7 @@ mod tests {
             "\x1b[?2004h",
             "\x1b[?1h",
             "\x1b[?25;1000h",
+            "\x1b[?25:1000h",
             "\x1b[5i",
             "\x1b[20h",
             "\x1b[!p",
@@ -194,6 +223,19 @@ mod tests {
     fn a_control_character_of_eight_bits_begins_nothing() {
         assert_eq!(pass("\u{9b}6n".as_bytes()), b"6n");
         assert_eq!(pass(b"\x9b6n"), b"6n");
+    }
+
+    #[test]
+    fn only_what_was_used_is_undone() {
+        let reset = |bytes: &[u8]| {
+            let mut safe = Safe::default();
+            safe.pass(bytes, &mut Vec::new());
+            safe.reset()
+        };
+        assert_eq!(reset(b"text\x1b[1;31m\x1b[2J"), RESET);
+        assert_eq!(reset(b"\x1b[?25;1049h"), [RESET, LEAVE].concat());
+        let both = [RESET, LEAVE, UNCONFINE].concat();
+        assert_eq!(reset(b"\x1b[?1047h\x1b[2;9r"), both);
     }
 
     #[test]
