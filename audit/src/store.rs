@@ -139,7 +139,7 @@ impl Store {
         let parsed = Url::parse(url).map_err(|_| wrong())?;
         let bucket = format!("{}://{}", parsed.scheme(), parsed.authority());
         let inner: Arc<dyn ObjectStore> = match parsed.scheme() {
-            "file" => return Self::directory(parsed.to_file_path().map_err(|()| wrong())?),
+            "file" => return Self::directory(&parsed.to_file_path().map_err(|()| wrong())?),
             "s3" => configured!(AmazonS3Builder, AmazonS3ConfigKey, bucket, settings),
             "gs" => configured!(GoogleCloudStorageBuilder, GoogleConfigKey, bucket, settings),
             "az" => configured!(MicrosoftAzureBuilder, AzureConfigKey, bucket, settings),
@@ -158,13 +158,13 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn directory(path: PathBuf) -> Result<Self, Error> {
+    pub fn directory(path: &std::path::Path) -> Result<Self, Error> {
         let failed = |source| Error::Directory {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         };
-        std::fs::create_dir_all(&path).map_err(failed)?;
-        let path = std::fs::canonicalize(&path).map_err(failed)?;
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let path = std::fs::canonicalize(path).map_err(failed)?;
         let inner = LocalFileSystem::new_with_prefix(&path)?
             .with_fsync(true)
             .with_automatic_cleanup(true);

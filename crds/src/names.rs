@@ -17,6 +17,19 @@ pub const SESSION_NAME_LABEL: &str = "drawbridge.dev/session";
 /// Label: namespace of the session an object was made for.
 pub const SESSION_NAMESPACE_LABEL: &str = "drawbridge.dev/session-namespace";
 
+/// Label: `"true"` at a session keeps its recordings, whatever the retention says.
+pub const LEGAL_HOLD_LABEL: &str = "drawbridge.dev/legal-hold";
+
+/// Default namespace of the operator and the gateway.
+pub const SYSTEM_NAMESPACE: &str = "drawbridge-system";
+
+/// Secret in [`SYSTEM_NAMESPACE`] with the key that records are signed with.
+pub const SIGNING_SECRET: &str = "drawbridge-signing";
+/// Key of that Secret: an Ed25519 key, PKCS#8 in PEM.
+pub const SIGNING_KEY: &str = "ed25519";
+/// ConfigMap beside it with every public key that ever signed: `<key id>.pem`.
+pub const SIGNING_KEYS: &str = "drawbridge-signing-keys";
+
 /// Finalizer that holds a session until its account in [`SESSIONS_NAMESPACE`] is gone.
 pub const FINALIZER: &str = "drawbridge.dev/session-account";
 
@@ -60,6 +73,13 @@ pub fn grant(session: &ConsoleSession) -> Option<String> {
         session.name_any(),
         uid.get(..8).unwrap_or(uid)
     ))
+}
+
+/// Whether a session is labelled to keep its recordings.
+#[must_use]
+pub fn legal_hold(session: &ConsoleSession) -> bool {
+    let label = session.labels().get(LEGAL_HOLD_LABEL);
+    label.is_some_and(|value| value == "true")
 }
 
 #[cfg(test)]

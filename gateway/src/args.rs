@@ -25,12 +25,15 @@ use crate::drain::Drain;
 use crate::gate::{Gate, Rules};
 use crate::listener::{Door, Listener};
 use crate::lobby::Lobby;
+use crate::look::library::Library;
 use crate::metrics::Metrics;
 use crate::open::Open;
 use crate::origin::Origin;
 use crate::people::People;
 use crate::pods::Pods;
 use crate::recall::Recall;
+use crate::record::Recorder;
+use crate::record::args::RecordingFlags;
 use crate::sessions::Sessions;
 use crate::upstream::{ApiServer, Kubelet, KubeletFlags, Upstream};
 use crate::{cluster, tls};
@@ -95,8 +98,13 @@ pub struct Args {
     #[arg(long, env = "DRAWBRIDGE_DRAIN", default_value = "25s", value_parser = duration)]
     drain: Duration,
     #[command(flatten)]
+    recording: RecordingFlags,
+    #[command(flatten)]
     logging: Logging,
 }
+
+/// How long recordings may take to reach the store after the last console has ended.
+const SETTLE: Duration = Duration::from_secs(4);
 
 /// The way to the pods.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +116,7 @@ pub enum Way {
     Kubelet,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let signed: SignedDuration = text
         .parse()
         .map_err(|error| format!("{error}; write it like 25s or 1m30s"))?;
@@ -154,6 +162,7 @@ impl Args {
             max_consoles,
             drain_pause,
             drain,
+            recording,
             logging: _,
         } = self;
         let tls_reload = tls_reload.max(Duration::from_secs(1));
@@ -201,6 +210,9 @@ impl Args {
         };
         let tls = certificate(tls_cert.zip(tls_key), tls_reload, Arc::clone(&metrics))?;
 
+        let recorder = Arc::new(recording.recorder(&client, Arc::clone(&metrics))?);
+        tokio::spawn(Arc::clone(&recorder).look_after());
+
         let bridges = TaskTracker::new();
         let gate = Arc::new(Gate {
             auth,
@@ -208,10 +220,11 @@ impl Args {
             open: Arc::clone(&open),
             upstream,
             people,
-            library: None,
+            library: Some(Library::new(recorder.store().clone())),
             pods,
             cluster: client,
             recall: Recall::default(),
+            recorder: Arc::clone(&recorder),
             metrics,
             clock: Clock::wall(),
             bridges: bridges.clone(),
@@ -251,6 +264,7 @@ impl Args {
             watch,
             listener,
             drain,
+            recorder,
             admin,
             admin_stop,
         }
@@ -264,6 +278,7 @@ struct Running {
     watch: JoinHandle<()>,
     listener: JoinHandle<()>,
     drain: Drain,
+    recorder: Arc<Recorder>,
     admin: JoinHandle<()>,
     admin_stop: CancellationToken,
 }
@@ -279,6 +294,7 @@ impl Running {
         info!(signal, "asked to stop");
         self.drain.run().await;
         self.listener.await.context("the listener failed")?;
+        self.recorder.settle(SETTLE).await;
         self.admin_stop.cancel();
         self.admin.await.context("the admin port failed")
     }

@@ -1,6 +1,5 @@
 //! From a checked request to a running console: register, check, dial, upgrade, relay, account.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,16 +9,18 @@ use drawbridge_protocol::transcode::{Outcome, Streams};
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use rustls::crypto::aws_lc_rs;
 use tracing::{Instrument, info, info_span};
+use uuid::Uuid;
 
 use crate::bridge::{Closed, Ended, Leg, Settings, Stop, bridge};
 use crate::gate::{Gate, Peer};
 use crate::grant::{self, Ask, Denied};
 use crate::metrics::{Direction, DirectionLabels, EndLabels, Label, Metrics};
 use crate::open::Entry;
+use crate::record::console::Facts;
+use crate::record::{self, Recording, Tap};
 use crate::refusal::{Body, Kind, Refusal};
-use crate::route::{Stream, Transport as How};
+use crate::route::{Action, Stream, Transport as How};
 use crate::session::Session;
 use crate::transport::Transport;
 use crate::upgrade::Handshake;
@@ -47,6 +48,8 @@ struct Console {
     /// What was entered: the container asked for, of those granted.
     target: ResolvedTarget,
     streams: Streams,
+    /// Its recording, if there is one, until the bridge takes the tap.
+    recording: Option<(Recording, Tap)>,
     begun: Instant,
 }
 
@@ -134,13 +137,20 @@ impl Gate {
         if let Some(container) = stream.container {
             target.container = container; // checked above
         }
-        let connection = connection_id()?;
+        let id = Uuid::now_v7();
+        let connection = id.to_string();
         let span = info_span!(
             "console",
             namespace = session.namespace, session = session.name, uid = session.uid, connection, user = session.user,
             client = %peer.addr,
         );
 
+        // Before anything runs that would have to be recorded.
+        let place = self
+            .recorder
+            .prepare(&session, id)
+            .instrument(span.clone())
+            .await?;
         let call = Call {
             session: &session,
             target: &target,
@@ -159,6 +169,22 @@ impl Gate {
             return Err(Refusal::new(Kind::Unsupported, NEEDS_V5)); // dropping the upstream closes it; nothing ran yet
         };
 
+        let facts = Facts {
+            connection: id,
+            session: &session,
+            target: &target,
+            attach: stream.action == Action::Attach,
+            argv: &stream.command,
+            streams: stream.streams,
+            client: subprotocol,
+            upstream: upstream.subprotocol,
+            now: self.clock.now(),
+        };
+        let recording = self
+            .recorder
+            .start(place, facts)
+            .instrument(span.clone())
+            .await?;
         span.in_scope(|| {
             info!(
                 target: AUDIT,
@@ -173,6 +199,7 @@ impl Gate {
             session: Arc::clone(&session),
             target,
             streams: stream.streams,
+            recording,
             begun: Instant::now(),
         };
         let upgraded = hyper::upgrade::on(&mut *request);
@@ -193,6 +220,7 @@ impl Console {
         subprotocol: Subprotocol,
         upstream: Leg<Transport>,
     ) {
+        let (recording, tap) = self.recording.take().unzip();
         let ended = match client(upgraded, subprotocol).await {
             Some(client) => {
                 let Self {
@@ -211,10 +239,17 @@ impl Console {
                 let holds =
                     || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
                 let stop = entry.stopped(&gate.clock, holds);
-                Some(bridge(client, upstream, settings, None, stop, gate.open.notices()).await)
+                Some(bridge(client, upstream, settings, tap, stop, gate.open.notices()).await)
             }
-            None => None,
+            None => {
+                drop(tap);
+                None
+            }
         };
+        if let Some(recording) = recording {
+            // Sealed on this disk before the connection counts as over.
+            recording.finish(record::console::end(ended.as_ref())).await;
+        }
         self.account(ended.as_ref());
     }
 
@@ -327,42 +362,9 @@ fn no_subprotocol() -> Refusal {
     )
 }
 
-/// A random UUID. The upstream's audit log has the same one.
-fn connection_id() -> Result<String, Refusal> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::default_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| Refusal::new(Kind::Unavailable, "the system has no randomness"))?;
-    bytes[6] = bytes[6] & 0x0f | 0x40; // version 4, RFC 9562, section 5.4
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut id = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            id.push('-');
-        }
-        let _ = write!(id, "{byte:02x}"); // a String takes everything
-    }
-    Ok(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connection_ids_are_uuids_and_differ() {
-        let (one, two) = (
-            connection_id().expect("random"),
-            connection_id().expect("random"),
-        );
-        assert_ne!(one, two);
-        assert_eq!(
-            (one.len(), &one[14..15], one.matches('-').count()),
-            (36, "4", 4),
-            "{one}"
-        );
-    }
 
     #[test]
     fn refusals_name_what_to_do() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drawbridge_crds::names;
+use drawbridge_crds::v1alpha1::RecordingLevel;
 use drawbridge_protocol::subprotocol::Offer;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -27,6 +28,7 @@ use crate::origin::{self, Origin};
 use crate::people::People;
 use crate::pods::Pods;
 use crate::recall::Recall;
+use crate::record::Recorder;
 use crate::refusal::{Body, Kind, Refusal};
 use crate::route::{self, Action, Route};
 use crate::session::{Session, State};
@@ -59,6 +61,8 @@ pub struct Gate {
     pub cluster: kube::Client,
     /// Refusals just given.
     pub recall: Recall,
+    /// Keeps the record.
+    pub recorder: Arc<Recorder>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -315,8 +319,7 @@ impl Gate {
             "idleTimeoutSeconds": session.idle.as_secs(),
             "maxConnections": session.max_connections,
             "connectionsHere": self.open.count(&session.uid),
-            // Nothing in this program keeps what is typed or printed.
-            "recorded": false,
+            "recorded": session.recording.level != RecordingLevel::Off,
             // By this clock the session ends.
             "now": self.clock.now(),
         });

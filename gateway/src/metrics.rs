@@ -37,6 +37,62 @@ pub struct Metrics {
     pub reload_errors: Counter,
     /// Connections shown out of the lobby.
     pub shown_out: Counter,
+    /// Recordings being written.
+    pub recordings_open: Gauge,
+    /// Recordings sealed by verdict.
+    pub recordings: Family<RecordingLabels, Counter>,
+    /// Bytes of sealed recordings.
+    pub recording_bytes: Counter,
+    /// Bytes of sessions that recordings lack.
+    pub recording_missed: Counter,
+    /// Connections that went on without a recording although one was wanted.
+    pub unrecorded: Counter,
+    /// Failures of the recorder by part.
+    pub recorder_failures: Family<RecorderLabels, Counter>,
+    /// Whether the store took what it was given last.
+    pub store_up: Gauge,
+    /// Bytes in the spool.
+    pub spool: Gauge,
+}
+
+/// Labels of [`Metrics::recordings`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RecordingLabels {
+    /// Whether they hold everything.
+    pub verdict: RecordingVerdict,
+}
+
+/// Labels of [`Metrics::recorder_failures`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RecorderLabels {
+    /// What failed.
+    pub part: RecorderPart,
+}
+
+/// Whether a recording holds everything.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(
+    missing_docs,
+    non_camel_case_types,
+    reason = "the names are the label values"
+)]
+pub enum RecordingVerdict {
+    complete,
+    interrupted,
+}
+
+/// What of the recorder failed.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the names are the label values")]
+pub enum RecorderPart {
+    /// The disk, the bound of the spool, or the want of a key.
+    spool,
+    /// A manifest could not be made.
+    seal,
+    /// The store.
+    store,
+    /// The session's status.
+    status,
 }
 
 /// Labels of [`Metrics::ended`].
@@ -192,7 +248,54 @@ impl Metrics {
             "Connections without a credential that were dropped to make room for newer ones",
             metrics.shown_out.clone(),
         );
+        metrics.register_recorder(registry);
         metrics
+    }
+
+    fn register_recorder(&self, registry: &mut Registry) {
+        registry.register(
+            "recordings_open",
+            "Recordings being written",
+            self.recordings_open.clone(),
+        );
+        registry.register(
+            "recordings_sealed",
+            "Recordings sealed, by verdict; `interrupted` ones break off or were taken up after a crash",
+            self.recordings.clone(),
+        );
+        registry.register_with_unit(
+            "recordings_size",
+            "Bytes of sealed recordings, compressed",
+            Unit::Bytes,
+            self.recording_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "recordings_missed",
+            "Bytes of sessions that their recordings lack, because the recorder could not keep up; sessions with level Required never add to it",
+            Unit::Bytes,
+            self.recording_missed.clone(),
+        );
+        registry.register(
+            "connections_unrecorded",
+            "Connections that went on without a recording, their sessions' level being BestEffort. Alert on any growth",
+            self.unrecorded.clone(),
+        );
+        registry.register(
+            "recorder_failures",
+            "What failed in recording, by part. All is tried again, but connections that must be recorded are refused or ended on `spool`",
+            self.recorder_failures.clone(),
+        );
+        registry.register(
+            "recordings_store_up",
+            "1 while the store takes recordings; at 0 they wait in the spool",
+            self.store_up.clone(),
+        );
+        registry.register_with_unit(
+            "spool",
+            "Bytes of recordings that the store does not have yet; at --spool-max new connections are refused",
+            Unit::Bytes,
+            self.spool.clone(),
+        );
     }
 
     /// The metrics alone; nobody reads them.
@@ -210,7 +313,39 @@ impl Metrics {
             watch_errors: Counter::default(),
             reload_errors: Counter::default(),
             shown_out: Counter::default(),
+            recordings_open: Gauge::default(),
+            recordings: Family::default(),
+            recording_bytes: Counter::default(),
+            recording_missed: Counter::default(),
+            unrecorded: Counter::default(),
+            recorder_failures: Family::default(),
+            store_up: Gauge::default(),
+            spool: Gauge::default(),
         }
+    }
+
+    /// Counts one sealed recording.
+    pub fn recording_sealed(&self, complete: bool) {
+        let verdict = if complete {
+            RecordingVerdict::complete
+        } else {
+            RecordingVerdict::interrupted
+        };
+        self.recordings
+            .get_or_create(&RecordingLabels { verdict })
+            .inc();
+    }
+
+    /// Counts one failure of the recorder.
+    pub fn recorder_failed(&self, part: RecorderPart) {
+        self.recorder_failures
+            .get_or_create(&RecorderLabels { part })
+            .inc();
+    }
+
+    /// Notes how much the spool holds.
+    pub fn spool_used(&self, bytes: u64) {
+        self.spool.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts one answer to a token question.

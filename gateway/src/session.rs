@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{
-    ConsoleSession, EndReason, Mode, ObservedSession, Phase, ResolvedTarget,
+    ConsoleSession, EndReason, Mode, ObservedSession, Phase, RecordingTerms, ResolvedTarget,
 };
 use jiff::Timestamp;
 
@@ -45,6 +46,10 @@ pub struct Session {
     pub idle: Duration,
     /// Connections at the same time. 1 to 64.
     pub max_connections: usize,
+    /// How its connections are recorded.
+    pub recording: RecordingTerms,
+    /// Whether its recordings are kept whatever the retention says.
+    pub legal_hold: bool,
 }
 
 /// Whether a session can be used.
@@ -81,6 +86,11 @@ impl Session {
             observed: status.and_then(|status| status.observed.clone()),
             idle: Duration::from(spec.idle_timeout).clamp(*IDLE.start(), *IDLE.end()),
             max_connections: spec.max_connections.clamp(1, MAX_CONNECTIONS) as usize,
+            // A session of an older operator is recorded as well.
+            recording: status
+                .and_then(|status| status.recording)
+                .unwrap_or_default(),
+            legal_hold: names::legal_hold(object),
         })
     }
 }

@@ -12,6 +12,7 @@ use drawbridge_admin::{Ready, Server, shutdown_signal};
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{RecordingLevel, RecordingTerms};
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 use kube::runtime::controller;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
@@ -27,7 +28,8 @@ use crate::grant::Gateway;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::session::{Ctx, error_policy, reconcile};
-use crate::watches::Feeds;
+use crate::signing::Signing;
+use crate::watches::{Feeds, chain};
 use crate::{FIELD_MANAGER, Guarded, sweep};
 
 /// Passes that were begun may finish for this long after SIGTERM. A pass is about ten writes of 10 s at the very worst;
@@ -94,6 +96,11 @@ pub struct Args {
     #[arg(long, env = "DRAWBRIDGE_RECORDING_PAYLOADS")]
     recording_payloads: bool,
 
+    /// How long one key signs records before the next is made, e.g. `2160h` (90 days), the default. 1h at least. All public
+    /// keys stay in the ConfigMap `drawbridge-signing-keys`, in the Lease's namespace.
+    #[arg(long, env = "DRAWBRIDGE_SIGNING_KEY_ROTATION", default_value = "2160h", value_parser = rotation)]
+    signing_key_rotation: Duration,
+
     /// What this replica calls itself in the Lease and in Events; each must have its own. Default: the host's name and
     /// a random suffix.
     #[arg(long, env = "POD_NAME")]
@@ -119,6 +126,17 @@ impl From<Recording> for RecordingLevel {
             Recording::Off => Self::Off,
         }
     }
+}
+
+fn rotation(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write it like 2160h"))?;
+    let rotation = Duration::try_from(signed).unwrap_or_default();
+    if rotation < Duration::from_hours(1) {
+        return Err("must be 1h at least".into());
+    }
+    Ok(rotation)
 }
 
 /// A token in a kubeconfig goes wherever this points: over TLS, and without a path kubectl would prepend to its own.
@@ -161,6 +179,7 @@ impl Args {
             recording,
             recording_keystrokes,
             recording_payloads,
+            signing_key_rotation,
             identity,
             logging,
         } = self;
@@ -189,6 +208,7 @@ impl Args {
             lease_namespace,
             lease_name,
             ?recording,
+            ?signing_key_rotation,
             identity,
             "starting"
         );
@@ -202,6 +222,7 @@ impl Args {
                 ca,
             },
             recording,
+            signing_key_rotation,
             concurrency,
             lease: (lease_namespace, lease_name),
             identity,
@@ -229,6 +250,7 @@ struct Operator {
     sessions_namespace: String,
     gateway: Gateway,
     recording: RecordingTerms,
+    signing_key_rotation: Duration,
     concurrency: u16,
     lease: (String, String),
     identity: String,
@@ -248,6 +270,7 @@ impl Operator {
             sessions_namespace,
             gateway,
             recording,
+            signing_key_rotation,
             concurrency,
             lease: (lease_namespace, lease_name),
             identity,
@@ -285,6 +308,7 @@ impl Operator {
         );
         let mut passes = tokio::spawn(work);
 
+        let signing = Signing::new(&client, &lease_namespace, signing_key_rotation);
         let mut elector = Elector::new(&client, &lease_namespace, &lease_name, identity, &metrics);
         let lead = async {
             watches
@@ -295,8 +319,15 @@ impl Operator {
             warm.met();
             filled.cancel();
             elector.acquire().await;
+            // Before the first grant, if it can be had: connections that must be recorded wait for it.
+            if let Err(error) = signing.ensure(Timestamp::now()).await {
+                warn!(error = chain(&error), "there may be no signing key yet");
+            }
             ctx.leading.cancel();
-            Err::<(), anyhow::Error>(elector.hold().await.into())
+            tokio::select! {
+                lost = elector.hold() => Err::<(), anyhow::Error>(lost.into()),
+                () = signing.keep() => bail!("the signing key is not kept any more"),
+            }
         };
         tokio::select! {
             name = signal => {

@@ -16,6 +16,8 @@
 //! | `Role`, `RoleBinding` for the account | the session's namespace | `<session>-<8 of uid>` | end of the session, else owner reference |
 //! | `Secret`, `Role`, `RoleBinding` for the user | the session's namespace | the same, the last two with `-user` | the same |
 //!
+//! The leader also keeps the key that records are signed with (`signing`).
+//!
 //! At rest it makes no write to the API server but the renewals of its Lease.
 
 pub mod args;
@@ -26,6 +28,7 @@ pub mod grant;
 pub mod lease;
 pub mod metrics;
 pub mod session;
+pub mod signing;
 pub mod sweep;
 pub mod watches;
 

@@ -303,6 +303,8 @@ impl Gateway {
             format!("--admin-listen={admin}"),
             format!("--tls-cert={}", pki.cert.display()),
             format!("--tls-key={}", pki.key.display()),
+            // One each: two gateways must not share a spool. The store is in it.
+            format!("--spool={}", dir.join(format!("{name}.spool")).display()),
             // Nobody is to be warned when a test has ended.
             "--drain-pause=0s".to_owned(),
             "--drain=1s".to_owned(),

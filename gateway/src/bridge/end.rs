@@ -35,6 +35,8 @@ where
         _ => settings.limits.close_grace,
     };
     let linger = say_to_upstream(&mut relay, end, settings);
+    // Nothing more passes: the record ends here, not when the last socket is closed.
+    relay.tap = None;
     let tally = super::Tally {
         dropped: relay.input.dropped(),
         ..relay.tally

@@ -55,7 +55,7 @@ pub(super) struct Relay<C, U> {
     pub(super) output: Output,
     pub(super) tally: Tally,
     /// Who keeps the record, if anybody does.
-    tap: Option<Tap>,
+    pub(super) tap: Option<Tap>,
     /// Whether a write to the far side failed.
     deaf: bool,
     due: Due,

@@ -51,6 +51,8 @@ pub(crate) struct World {
     say: Arc<Mutex<Say>>,
     /// The exec server's ends of upgraded connections.
     pod: tokio::sync::mpsc::Receiver<tokio::net::TcpStream>,
+    /// Where recordings go.
+    _recorded: crate::record::tests::World,
 }
 
 impl World {
@@ -97,6 +99,7 @@ impl World {
             namespace.clone(),
             Arc::clone(&metrics),
         );
+        let (recorder, recorded) = crate::record::tests::recorder(Arc::clone(&metrics));
         let gate = Arc::new(Gate {
             auth: Arc::new(auth),
             sessions,
@@ -107,6 +110,7 @@ impl World {
             pods,
             cluster: client,
             recall: Recall::default(),
+            recorder,
             metrics,
             clock: Clock::following_tokio("2030-01-01T00:00:00Z".parse().expect("a time")),
             bridges: TaskTracker::new(),
@@ -132,6 +136,7 @@ impl World {
             asked,
             say,
             pod,
+            _recorded: recorded,
         };
         world.synced(true);
         world.set(object());
@@ -428,7 +433,7 @@ async fn the_summary_counts_connections_and_holds_nothing_secret() {
             "target": {"pod": "web", "container": "app", "containers": ["app"]}, "observed": null,
             "phase": "Ready", "notBefore": null,
             "expiresAt": "2030-01-01T01:00:00Z", "idleTimeoutSeconds": 900, "maxConnections": 4, "connectionsHere": 1,
-            "recorded": false, "now": null,
+            "recorded": true, "now": null,
         })
     );
     let heads = world.heads.lock().expect("not poisoned");

@@ -95,7 +95,7 @@ async fn put(store: &Store, opening: &Opening, text: &str, sealed: bool) {
 /// A gateway with a session `fix-cart`, one `audit-cart` that may look at it, and a store.
 async fn world() -> (World, Store, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::directory(dir.path().to_owned()).expect("a store");
+    let store = Store::directory(dir.path()).expect("a store");
     let world = World::with(Some(Library::new(store.clone()))).await;
     let mut observer = object_with("/spec/mode", "Observe".into());
     observer.metadata.uid = Some("0b5e".into());

@@ -140,6 +140,8 @@ fn session(number: usize, connections: usize) -> anyhow::Result<ConsoleSession> 
         "credential": { "secret": format!("bench-{number}-{number:08x}"), "expiresAt": expires },
         "grantedAt": now,
         "expiresAt": expires,
+        // What is measured is the bridge alone, as the other proxies record nothing.
+        "recording": { "level": "Off" },
     }))?;
     let mut session = ConsoleSession::new(&format!("bench-{number}"), spec);
     session.metadata.namespace = Some(NAMESPACE.to_owned());

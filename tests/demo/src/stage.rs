@@ -186,6 +186,7 @@ async fn parts(
             format!("--listen={addr}"),
             format!("--tls-cert={}", path(&certificate)),
             format!("--tls-key={}", path(&key)),
+            format!("--spool={}", path(&files.path("gateway.spool"))),
             // Nobody else uses it.
             "--drain-pause=0s".to_owned(),
             "--drain=1s".to_owned(),

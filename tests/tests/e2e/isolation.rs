@@ -86,6 +86,27 @@ async fn the_gateways_own_account_cannot_exec_and_can_be_nobody_but_sessions() {
                 ("", "watch", "consolesessions.drawbridge.dev", true),
                 ("", "patch", "consolesessions.drawbridge.dev", false),
                 ("", "update", "consolesessions.drawbridge.dev:status", false),
+                ("", "patch", "consolesessions.drawbridge.dev:status", true),
+                (SYSTEM_NAMESPACE, "get", "secrets/drawbridge-signing", true),
+                (
+                    SYSTEM_NAMESPACE,
+                    "list",
+                    "secrets/drawbridge-signing",
+                    false,
+                ),
+                (
+                    SYSTEM_NAMESPACE,
+                    "patch",
+                    "secrets/drawbridge-signing",
+                    false,
+                ),
+                (SYSTEM_NAMESPACE, "get", "secrets", false),
+                (
+                    SYSTEM_NAMESPACE,
+                    "patch",
+                    "configmaps/drawbridge-signing-keys",
+                    false,
+                ),
                 ("", "create", "tokenreviews.authentication.k8s.io", true),
                 (
                     "",

@@ -334,6 +334,9 @@ impl Stage {
             "--admin-listen",
             "127.0.0.1:0",
         ]);
+        command
+            .arg("--spool")
+            .arg(self.log().with_extension("spool"));
         if tls {
             command
                 .arg("--tls-cert")

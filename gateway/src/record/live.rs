@@ -1,0 +1,114 @@
+//! Recordings that are being written, for those who follow them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use drawbridge_audit::recording::Opening;
+use tokio::sync::{Notify, broadcast};
+use uuid::Uuid;
+
+use super::writer::Piece;
+
+/// Pieces a follower may be behind before it misses some: two seconds' worth at 20 a second.
+const BEHIND: usize = 40;
+
+/// Every recording that is being written here.
+#[derive(Debug, Default)]
+pub struct Lives {
+    by_id: Mutex<HashMap<Uuid, Arc<Live>>>,
+}
+
+/// A recording that is being written.
+///
+/// A follower takes [`Live::pieces`] first, then reads the segments in [`Live::dir`] up to where they end, then the
+/// pieces that come after what it has read. One that fell behind reads the files again.
+#[derive(Debug)]
+pub struct Live {
+    /// Its facts.
+    pub opening: Opening,
+    /// Where its segments are, closed ones and the open one.
+    pub dir: PathBuf,
+    pieces: broadcast::Sender<Piece>,
+    joined: Notify,
+}
+
+/// Takes the recording from the list when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the followers"]
+pub(super) struct Listed {
+    lives: Arc<Lives>,
+    pub(super) live: Arc<Live>,
+}
+
+impl Lives {
+    /// The recording with this ID, if it is being written here.
+    #[must_use]
+    pub fn get(&self, id: Uuid) -> Option<Arc<Live>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Those of the session with this UID.
+    #[must_use]
+    pub fn of(&self, session: &str) -> Vec<Arc<Live>> {
+        let lives = self.lock();
+        lives
+            .values()
+            .filter(|live| live.opening.session.uid == session)
+            .cloned()
+            .collect()
+    }
+
+    /// Lists one.
+    pub(super) fn list(self: &Arc<Self>, opening: Opening, dir: PathBuf) -> Listed {
+        let id = opening.recording;
+        let live = Arc::new(Live {
+            opening,
+            dir,
+            pieces: broadcast::Sender::new(BEHIND),
+            joined: Notify::new(),
+        });
+        self.lock().insert(id, Arc::clone(&live));
+        Listed {
+            lives: Arc::clone(self),
+            live,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Live>>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// What is written from now on, as it is written. While somebody follows, that is at most 50 ms after it was heard.
+    #[must_use]
+    pub fn pieces(&self) -> broadcast::Receiver<Piece> {
+        let pieces = self.pieces.subscribe();
+        self.joined.notify_one();
+        pieces
+    }
+
+    /// Whether somebody follows.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.pieces.receiver_count() > 0
+    }
+
+    /// Resolves when somebody begins to follow.
+    pub(super) async fn joined(&self) {
+        self.joined.notified().await;
+    }
+
+    pub(super) fn tell(&self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            let _ = self.pieces.send(piece); // nobody follows
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.lives.lock().remove(&self.live.opening.recording);
+    }
+}

@@ -1,0 +1,355 @@
+//! Where recordings lie until the store has them: one directory each, of this machine alone.
+//!
+//! ```text
+//!   SPOOL/recordings/NAMESPACE/SESSION UID/RECORDING ID/
+//!     lock           held while a process writes or delivers it: whoever gets it may take over
+//!     opening.json   on the disk before the first byte is bridged
+//!     00000000.seg   …
+//!     reserve        room for the manifest, should the disk be full by then
+//!     manifest.json  once it is sealed
+//! ```
+//!
+//! Everything here blocks.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use drawbridge_audit::recording::{MANIFEST, Opening, segment_name};
+use uuid::Uuid;
+
+const LOCK: &str = "lock";
+const OPENING: &str = "opening.json";
+const RESERVE: &str = "reserve";
+/// What a delivered recording's directory ends in while it is removed.
+const DONE: &str = ".done";
+
+/// Bytes set aside for a manifest: facts, and some tens of segments. A longer one needs a disk that is not full.
+const RESERVED: usize = 16 * 1024;
+
+/// A directory without opening that is older than this was left between its making and its lock.
+const ABANDONED: Duration = Duration::from_mins(1);
+
+/// The directory of recordings on this machine, and how much it holds.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    root: PathBuf,
+    used: Arc<AtomicU64>,
+    most: u64,
+}
+
+/// The directory of one recording, and the right to use it.
+#[derive(Debug)]
+pub struct Place {
+    spool: Spool,
+    /// Its path below the spool and below the store alike.
+    key: String,
+    dir: PathBuf,
+    lock: File,
+    /// Whether it holds something worth keeping.
+    begun: bool,
+}
+
+/// A recording that another process left.
+#[derive(Debug)]
+pub enum Left {
+    /// Sealed, but not delivered.
+    Sealed(Place),
+    /// Not sealed.
+    Open(Place, Box<Opening>),
+}
+
+impl Spool {
+    /// The spool in a directory, which is made if it is not there; `most` bytes at most.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(root: &Path, most: u64) -> io::Result<Self> {
+        fs::create_dir_all(root.join("recordings"))?;
+        let spool = Self {
+            root: fs::canonicalize(root)?,
+            used: Arc::default(),
+            most,
+        };
+        spool.measure()?;
+        Ok(spool)
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is room for more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used() < self.most
+    }
+
+    /// Counts anew what is there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn measure(&self) -> io::Result<()> {
+        let mut bytes = 0;
+        self.each(&mut |dir| {
+            bytes += size(dir);
+            Ok(())
+        })?;
+        self.used.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A new place, for nobody else.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn reserve(&self, namespace: &str, session: &str, recording: Uuid) -> io::Result<Place> {
+        let key = format!("recordings/{namespace}/{session}/{recording}");
+        let dir = self.root.join(&key);
+        fs::create_dir_all(&dir)?;
+        let lock = locked(&dir)?.ok_or(ErrorKind::AlreadyExists)?;
+        let place = Place {
+            spool: self.clone(),
+            key,
+            dir,
+            lock,
+            begun: false,
+        };
+        let mut reserve = File::create(place.dir.join(RESERVE))?;
+        reserve.write_all(&[0; RESERVED])?;
+        reserve.sync_all()?;
+        place.add(RESERVED as u64)?;
+        // The names on the way down are new as well.
+        for dir in place.dir.ancestors().take(4) {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(place)
+    }
+
+    /// What processes that are gone have left, each now ours. Removes what was delivered or never begun.
+    ///
+    /// # Errors
+    /// If the spool cannot be read. A single recording that cannot is passed over, and told to `skipped`.
+    pub fn left(&self, skipped: &mut dyn FnMut(&Path, io::Error)) -> io::Result<Vec<Left>> {
+        let mut found = Vec::new();
+        self.each(&mut |dir| {
+            match self.take_over(dir) {
+                Ok(left) => found.extend(left),
+                Err(error) => skipped(dir, error),
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn take_over(&self, dir: &Path) -> io::Result<Option<Left>> {
+        if dir.to_string_lossy().ends_with(DONE) {
+            fs::remove_dir_all(dir)?;
+            return Ok(None);
+        }
+        let key = dir.strip_prefix(&self.root).unwrap_or(dir);
+        let key = key.to_string_lossy().into_owned();
+        let Some(lock) = locked(dir)? else {
+            return Ok(None); // somebody is at it
+        };
+        let place = |begun| Place {
+            spool: self.clone(),
+            key,
+            dir: dir.to_owned(),
+            lock,
+            begun,
+        };
+        match fs::read(dir.join(OPENING)) {
+            Ok(json) => {
+                let place = place(true);
+                if dir.join(MANIFEST).exists() {
+                    return Ok(Some(Left::Sealed(place)));
+                }
+                let opening = serde_json::from_slice(&json)?;
+                Ok(Some(Left::Open(place, opening)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let made = fs::metadata(dir)?.modified()?;
+                let age = SystemTime::now().duration_since(made);
+                if age.is_ok_and(|age| age > ABANDONED) {
+                    drop(place(false)); // removes it
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every recording's directory.
+    fn each(&self, with: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+        for namespace in dirs(&self.root.join("recordings"))? {
+            for session in dirs(&namespace)? {
+                for recording in dirs(&session)? {
+                    with(&recording)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Its name in the store.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts the facts on the disk. From then on the recording exists, whatever happens.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
+    pub fn begin(&mut self, opening: &Opening) -> io::Result<()> {
+        self.write_whole(OPENING, &serde_json::to_vec(opening)?)?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Counts bytes that are about to be written.
+    ///
+    /// # Errors
+    /// If they do not fit into the spool.
+    pub fn add(&self, bytes: u64) -> io::Result<()> {
+        let before = self.spool.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.spool.most {
+            sub(&self.spool.used, bytes);
+            return Err(io::Error::new(
+                ErrorKind::StorageFull,
+                "the spool holds as much as it may",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A new, empty segment.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn segment(&self, number: u32) -> io::Result<File> {
+        let file = File::create_new(self.dir.join(segment_name(number)))?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(file)
+    }
+
+    /// Puts the manifest on the disk. From then on the recording is whole.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn seal(&self, manifest: &[u8]) -> io::Result<()> {
+        match fs::remove_file(self.dir.join(RESERVE)) {
+            Ok(()) => sub(&self.spool.used, RESERVED as u64),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.write_whole(MANIFEST, manifest)
+    }
+
+    /// Removes everything: the store has it.
+    ///
+    /// # Errors
+    /// If it cannot be removed; what is left is removed by the next look at the spool.
+    pub fn delivered(self) -> io::Result<()> {
+        let bytes = size(&self.dir);
+        let mut done = self.dir.clone().into_os_string();
+        done.push(DONE);
+        // At once: half of a recording would look like one that was interrupted.
+        fs::rename(&self.dir, &done)?;
+        sub(&self.spool.used, bytes);
+        fs::remove_dir_all(&done)?;
+        self.prune();
+        Ok(())
+    }
+
+    /// A file that is there whole or not at all, and stays.
+    fn write_whole(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let draft = self.dir.join(format!("{name}.draft"));
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes the directories above if they are empty now.
+    fn prune(&self) {
+        for dir in self.dir.ancestors().skip(1).take(2) {
+            if fs::remove_dir(dir).is_err() {
+                return; // not empty, or somebody else's
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A connection that never came about leaves nothing.
+        if !self.begun && fs::remove_dir_all(&self.dir).is_ok() {
+            sub(&self.spool.used, RESERVED as u64);
+            self.prune();
+        }
+        let _ = self.lock.unlock(); // closing it does so, too
+    }
+}
+
+fn sub(used: &AtomicU64, bytes: u64) {
+    let less = |used: u64| Some(used.saturating_sub(bytes));
+    let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less); // it always answers Some
+}
+
+/// The lock of a directory, if nobody has it.
+fn locked(dir: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The directories in a directory; none if it is gone.
+fn dirs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            dirs.push(entry.path());
+        }
+    }
+    dirs.sort();
+    Ok(dirs)
+}
+
+/// Bytes of the files in a directory, as far as they can be read.
+fn size(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|file| file.len())
+        .sum()
+}
