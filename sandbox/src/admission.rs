@@ -1,29 +1,28 @@
 //! Admission webhooks, called over TLS as their configurations in the store say.
 //!
-//! A webhook's `clientConfig` leads to this machine or nowhere: `url` has a loopback host, and `service` names a Service of
-//! `type: ExternalName` whose `externalName` is one (the port is the webhook's own, and the certificate is checked for
-//! `name.namespace.svc`, as in a cluster). Its certificate must be of `caBundle`; nobody else is trusted.
-//! A webhook with `matchConditions` counts as one that could not be asked.
+//! A webhook's `clientConfig` has a `url` whose host is this machine; its certificate must be of `caBundle`, nobody else is
+//! trusted. One with `service` or `matchConditions` counts as one that could not be asked. None is asked a second time.
 
 mod call;
-mod hook;
-mod review;
+mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
-use futures_util::future::join_all;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
-use serde_json::Value;
-
-use self::hook::{hooks, wants};
-use self::review::Verdict;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::status::Failure;
+
+const GROUP: &str = "admissionregistration.k8s.io";
+/// What webhooks are asked and answer in.
+const VERSION: &str = "admission.k8s.io/v1";
 
 /// A write on its way.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +47,16 @@ pub struct Write<'a> {
     pub who: &'a Identity,
 }
 
-/// Why a webhook did not let a write pass.
-enum Refused {
-    /// It could not be asked, or did not answer: `failurePolicy` decides.
-    Failed(String),
-    /// It, or the API server itself, said no.
-    Denied(Failure),
+/// What a webhook answers.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Answer {
+    uid: String,
+    allowed: bool,
+    status: Value,
+    patch: Option<String>,
+    patch_type: Option<String>,
+    warnings: Option<Vec<String>>,
 }
 
 /// Passes an object (`Null` for `DELETE`) through the mutating webhooks that want to see it. Returns it with warnings.
@@ -65,50 +68,28 @@ pub async fn mutate(
     write: Write<'_>,
     mut object: Value,
 ) -> Result<(Value, Vec<String>), Failure> {
-    let hooks = hooks(cluster, &write, "mutatingwebhookconfigurations");
     let mut warnings = Vec::new();
-    // Those to be asked a second time if an object changes after they saw it, and those it changed for.
-    let (mut seen, mut again) = (Vec::new(), BTreeSet::new());
-    for (index, hook) in hooks.iter().enumerate() {
-        let changed = one(cluster, write, hook, &mut object, &mut warnings).await?;
-        if changed == Some(true) {
-            again.extend(seen.iter().copied());
+    for hook in hooks(cluster, &write, "mutatingwebhookconfigurations") {
+        let answer = ask(cluster, write, &hook, &object).await?;
+        warnings.extend(answer.warnings.unwrap_or_default());
+        if let Some(patch) = answer.patch {
+            let patched = patched(&mut object, &patch, answer.patch_type.as_deref());
+            let name = &hook.name;
+            patched
+                .map_err(|why| Failure::internal(&format!("patch of webhook {name:?}: {why}")))?;
         }
-        if changed.is_some() && hook.reinvocation_policy.as_deref() == Some("IfNeeded") {
-            seen.push(index);
-        }
-    }
-    for index in again {
-        one(cluster, write, &hooks[index], &mut object, &mut warnings).await?;
     }
     Ok((object, warnings))
 }
 
-/// Passes an object through one mutating webhook. `None` if it does not want to see it, else whether it changed it.
-async fn one(
-    cluster: &Cluster,
-    write: Write<'_>,
-    hook: &MutatingWebhook,
-    object: &mut Value,
-    warnings: &mut Vec<String>,
-) -> Result<Option<bool>, Failure> {
-    let asked = ask(cluster, write, hook, object).await;
-    let Some(verdict) = settle(hook, asked)? else {
-        return Ok(None);
-    };
-    warnings.extend(verdict.warnings);
-    let Some(patch) = verdict.patch.filter(|patch| !patch.0.is_empty()) else {
-        return Ok(Some(false));
-    };
-    if object.is_null() {
-        return Err(Failure::internal(&format!(
-            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
-            hook.name
-        )));
-    }
-    let before = object.clone();
-    json_patch::patch(object, &patch).map_err(|error| Failure::internal(&error.to_string()))?;
-    Ok(Some(before != *object))
+fn patched(object: &mut Value, patch: &str, kind: Option<&str>) -> anyhow::Result<()> {
+    anyhow::ensure!(kind == Some("JSONPatch"), "its patchType is not JSONPatch");
+    anyhow::ensure!(
+        !object.is_null(),
+        "nothing can be changed by this operation"
+    );
+    let patch: json_patch::Patch = serde_json::from_slice(&BASE64_STANDARD.decode(patch)?)?;
+    Ok(json_patch::patch(object, &patch)?)
 }
 
 /// Shows an object to the validating webhooks that want to see it, all at a time. Returns their warnings.
@@ -121,56 +102,116 @@ pub async fn validate(
     object: &Value,
 ) -> Result<Vec<String>, Failure> {
     let hooks = hooks(cluster, &write, "validatingwebhookconfigurations");
-    let asked = join_all(hooks.iter().map(|hook| ask(cluster, write, hook, object)));
-    let mut warnings = Vec::new();
-    for (hook, asked) in hooks.iter().zip(asked.await) {
-        if let Some(verdict) = settle(hook, asked)? {
-            warnings.extend(verdict.warnings);
-        }
-    }
-    Ok(warnings)
+    let answers = hooks.iter().map(|hook| ask(cluster, write, hook, object));
+    let answers = try_join_all(answers).await?.into_iter();
+    Ok(answers
+        .filter_map(|answer| answer.warnings)
+        .flatten()
+        .collect())
 }
 
-/// Asks a webhook about a write if it wants to see it.
+/// Webhooks of the configurations of this resource, by the configurations' names; a validating one is a mutating one that
+/// returns no patch. Configurations themselves are shown to nobody, so that they can be repaired.
+fn hooks(cluster: &Cluster, write: &Write<'_>, resource: &str) -> Vec<MutatingWebhook> {
+    if write.kind.group == GROUP {
+        return Vec::new();
+    }
+    let (_, configurations) = cluster.store.list(&format!("{resource}.{GROUP}"), None);
+    let hooks = configurations
+        .iter()
+        .filter_map(|one| one["webhooks"].as_array());
+    let hooks = hooks
+        .flatten()
+        .filter_map(|hook| MutatingWebhook::deserialize(hook).ok());
+    hooks.collect()
+}
+
+/// Asks a webhook about a write. The default stands for one that does not want to see it, or failed and may.
 async fn ask(
     cluster: &Cluster,
     write: Write<'_>,
     hook: &MutatingWebhook,
     object: &Value,
-) -> Result<Option<Verdict>, Refused> {
-    if !wants(cluster, hook, &write, object)? {
-        return Ok(None);
+) -> Result<Answer, Failure> {
+    let name = &hook.name;
+    if !rules::wants(cluster, hook, &write, object) {
+        return Ok(Answer::default());
     }
-    if write.dry_run && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
-        return Err(Refused::Denied(Failure::bad_request(format!(
-            "admission webhook {:?} does not support dry run",
-            hook.name
-        ))));
+    if write.dry_run && !hook.side_effects.starts_with("None") {
+        let why = format!("admission webhook {name:?} does not support dry run");
+        return Err(Failure::bad_request(why));
     }
-    let uid = uuid::Uuid::new_v4().to_string();
-    let review = review::request(&write, object, &uid);
-    let answer = call::call(cluster, hook, &review)
-        .await
-        .map_err(|why| Refused::Failed(format!("failed to call webhook: {why}")))?;
-    review::verdict(&hook.name, &uid, &answer).map(Some)
+    match exchange(write, hook, object).await {
+        Ok(answer) if answer.allowed => Ok(answer),
+        Ok(answer) => Err(denied(name, &answer.status)),
+        Err(why) if hook.failure_policy.as_deref() == Some("Ignore") => {
+            tracing::warn!("failed calling webhook {name:?}: {why:#}");
+            Ok(Answer::default())
+        }
+        Err(why) => Err(Failure::internal(&format!(
+            "failed calling webhook {name:?}: {why:#}"
+        ))),
+    }
 }
 
-/// What a webhook that failed means by its `failurePolicy`: nothing, or that the write fails.
-fn settle(
+async fn exchange(
+    write: Write<'_>,
     hook: &MutatingWebhook,
-    asked: Result<Option<Verdict>, Refused>,
-) -> Result<Option<Verdict>, Failure> {
-    match asked {
-        Ok(verdict) => Ok(verdict),
-        Err(Refused::Denied(failure)) => Err(failure),
-        Err(Refused::Failed(why)) => {
-            let why = format!("failed calling webhook {:?}: {why}", hook.name);
-            if hook.failure_policy.as_deref() == Some("Ignore") {
-                tracing::warn!("{why}");
-                Ok(None)
-            } else {
-                Err(Failure::internal(&why))
-            }
+    object: &Value,
+) -> anyhow::Result<Answer> {
+    anyhow::ensure!(
+        hook.match_conditions.iter().flatten().count() == 0,
+        "the sandbox does not evaluate matchConditions"
+    );
+    let uid = uuid::Uuid::new_v4().to_string();
+    let raw = call::call(hook, &review(&write, object, &uid)).await?;
+    let mut review: Value = serde_json::from_slice(&raw)?;
+    anyhow::ensure!(
+        review["apiVersion"] == VERSION,
+        "its answer is not of {VERSION}"
+    );
+    let answer = Answer::deserialize(review["response"].take())?;
+    anyhow::ensure!(answer.uid == uid, "it answered another request");
+    Ok(answer)
+}
+
+/// The `AdmissionReview` a webhook gets.
+fn review(write: &Write<'_>, object: &Value, uid: &str) -> Value {
+    let of = write.kind;
+    // What is shown of an exec are its options, which are of a kind of their own.
+    let kind = object["kind"].as_str().unwrap_or(&of.kind);
+    let kind = json!({"group": of.group, "version": of.version, "kind": kind});
+    let resource = json!({"group": of.group, "version": of.version, "resource": of.plural});
+    let mut request = json!({
+        "uid": uid, "operation": write.operation, "dryRun": write.dry_run,
+        "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
+        "userInfo": write.who, "object": object, "oldObject": write.before, "options": write.options,
+    });
+    for (field, value) in [
+        ("subResource", write.subresource),
+        ("requestSubResource", write.subresource),
+        ("name", write.name),
+        ("namespace", write.namespace),
+    ] {
+        if !value.is_empty() {
+            request[field] = value.into();
         }
     }
+    json!({"apiVersion": VERSION, "kind": "AdmissionReview", "request": request})
+}
+
+/// The Status of a write a webhook denied: its own, made a failure.
+fn denied(name: &str, status: &Value) -> Failure {
+    let text = |field: &str| status[field].as_str().filter(|text| !text.is_empty());
+    let why = text("message").or(text("reason"));
+    let why = why.map_or(" without explanation".to_owned(), |why| format!(": {why}"));
+    let code = status["code"]
+        .as_u64()
+        .filter(|code| (400..600).contains(code));
+    let code = code.and_then(|code| code.try_into().ok()).unwrap_or(400);
+    let reason = text("reason").unwrap_or_default().to_owned();
+    let message = format!("admission webhook {name:?} denied the request{why}");
+    let mut failure = Failure::new(code, reason, message);
+    failure.details = status["details"].clone();
+    failure
 }

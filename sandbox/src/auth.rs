@@ -5,6 +5,9 @@ pub mod rbac;
 pub mod reviews;
 pub mod tokens;
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Group of whoever proved who he is.
@@ -16,28 +19,28 @@ pub const MASTERS: &str = "system:masters";
 /// Who asks without a credential.
 pub const ANONYMOUS: &str = "system:anonymous";
 
+const ACCOUNT: &str = "system:serviceaccount:";
+
 /// Who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// `alice@example.com`, `system:serviceaccount:ns:name`, `system:anonymous`
     pub username: String,
     /// Empty for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// With `system:authenticated` or `system:unauthenticated`.
     pub groups: Vec<String>,
     /// E.g. `authentication.kubernetes.io/pod-name`.
-    pub extra: Vec<(String, Vec<String>)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Identity {
     /// The sandbox itself: controllers and the kubelet.
     #[must_use]
     pub fn sandbox(username: &str) -> Self {
-        Self {
-            username: username.to_owned(),
-            groups: vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()],
-            ..Self::default()
-        }
+        Self::user(username, vec![MASTERS.to_owned()])
     }
 
     /// A person, or whoever else is not a ServiceAccount, with these groups and `system:authenticated`.
@@ -55,15 +58,11 @@ impl Identity {
     /// A ServiceAccount, with the groups every one has.
     #[must_use]
     pub fn account(namespace: &str, name: &str, uid: &str) -> Self {
+        let group = "system:serviceaccounts";
+        let groups = vec![group.to_owned(), format!("{group}:{namespace}")];
         Self {
-            username: format!("{ACCOUNT}{namespace}:{name}"),
             uid: uid.to_owned(),
-            groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                AUTHENTICATED.to_owned(),
-            ],
-            extra: Vec::new(),
+            ..Self::user(&format!("{ACCOUNT}{namespace}:{name}"), groups)
         }
     }
 
@@ -83,22 +82,9 @@ impl Identity {
     /// As `userInfo` of reviews.
     #[must_use]
     pub fn user_info(&self) -> Value {
-        let mut info = json!({"username": self.username, "groups": self.groups});
-        if !self.uid.is_empty() {
-            info["uid"] = self.uid.as_str().into();
-        }
-        if !self.extra.is_empty() {
-            info["extra"] = self
-                .extra
-                .iter()
-                .map(|(key, values)| (key.clone(), json!(values)))
-                .collect();
-        }
-        info
+        json!(self)
     }
 }
-
-const ACCOUNT: &str = "system:serviceaccount:";
 
 /// Namespace and name of the ServiceAccount a username is of, if it is of one.
 #[must_use]

@@ -1,70 +1,131 @@
 //! What a controller manager does in a cluster: namespaces and their contents, owners and what they own, the ServiceAccount
-//! and the certificate of each namespace, CustomResourceDefinitions that become served.
+//! and the certificate of each namespace, CustomResourceDefinitions that become served, ClusterRoles that consist of others.
+//!
+//! One task sees every change, one after the other. What a change cannot lead to now (a write came in between) the change
+//! after it leads to.
 
 mod definitions;
 mod namespaces;
 mod owners;
-mod roles;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::auth::Identity;
+use crate::auth::{Identity, rbac};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
+use crate::object::{deleting, metadata_mut, name, namespace, revision};
+use crate::rest::Delete;
 use crate::store::{Change, Key};
-
-/// What a controller does about one change. A change it cannot answer now (a write came in between) is followed by
-/// another one, which it can.
-trait Controller: Send + Sync + 'static {
-    /// `before` and `after` are `None` for what was not there, and is not.
-    fn seen(
-        &self,
-        key: &Key,
-        before: Option<&Value>,
-        after: Option<&Arc<Value>>,
-    ) -> impl Future<Output = ()> + Send;
-}
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
 pub async fn start(cluster: &Arc<Cluster>) {
-    let namespaces = namespaces::Namespaces(Arc::clone(cluster));
-    namespaces.furnish_all().await;
-    let definitions = definitions::Definitions(Arc::clone(cluster));
-    let owners = owners::Owners(Arc::clone(cluster));
-    let roles = roles::Roles(Arc::clone(cluster));
-    for (key, object) in cluster.store.all() {
-        roles.seen(&key, None, Some(&object)).await;
-    }
-    run(cluster, namespaces);
-    run(cluster, definitions);
-    run(cluster, owners);
-    run(cluster, roles);
-}
-
-/// Shows a controller everything there is, and then every change. Starts over when it fell behind.
-fn run(cluster: &Arc<Cluster>, controller: impl Controller) {
-    let (store, stop) = (Arc::clone(&cluster.store), cluster.stop.clone());
-    cluster.tasks.spawn(async move {
+    let mut watch = cluster.store.watch_all();
+    all(cluster).await;
+    let cluster = Arc::clone(cluster);
+    cluster.tasks.clone().spawn(async move {
         let follow = async {
             loop {
-                let mut watch = store.watch_all();
-                for (key, object) in store.all() {
-                    controller.seen(&key, None, Some(&object)).await;
-                }
-                while let Ok(event) = watch.next().await {
-                    let after = (event.change != Change::Deleted).then_some(&event.object);
-                    let before = match event.change {
-                        Change::Deleted => Some(&*event.object),
-                        _ => event.before.as_deref(),
-                    };
-                    controller.seen(&event.key, before, after).await;
+                match watch.next().await {
+                    Ok(event) if event.change == Change::Deleted => {
+                        seen(&cluster, &event.key, &event.object, true).await;
+                    }
+                    Ok(event) => seen(&cluster, &event.key, &event.object, false).await,
+                    Err(_) => {
+                        // It fell behind, and starts over.
+                        watch = cluster.store.watch_all();
+                        all(&cluster).await;
+                    }
                 }
             }
         };
-        stop.run_until_cancelled(follow).await;
+        cluster.stop.run_until_cancelled(follow).await;
     });
+}
+
+/// Shows the controllers everything there is.
+async fn all(cluster: &Cluster) {
+    for (key, object) in cluster.store.all() {
+        seen(cluster, &key, &object, false).await;
+    }
+}
+
+/// What follows from a change of an object, or from its being `gone`.
+async fn seen(cluster: &Cluster, key: &Key, object: &Arc<Value>, gone: bool) {
+    match &*key.resource {
+        "namespaces" if !gone => namespaces::look_after(cluster, object).await,
+        "clusterroles.rbac.authorization.k8s.io" => aggregate(cluster, &key.resource),
+        definitions::RESOURCE => definitions::look_after(cluster, object, gone).await,
+        _ => {}
+    }
+    if gone {
+        namespaces::emptied(cluster, &key.namespace).await;
+        definitions::emptied(cluster, &key.resource).await;
+        owners::gone(cluster, object).await;
+    } else {
+        owners::look_after(cluster, key, object).await;
+    }
+}
+
+/// Brings the rules of ClusterRoles that consist of others up to date.
+fn aggregate(cluster: &Cluster, resource: &str) {
+    let (_, all) = cluster.store.list(resource, None);
+    for role in &all {
+        if let Some(rules) = rbac::aggregated(role, &all) {
+            amend(cluster, &Key::new(resource, "", name(role)), |role| {
+                role["rules"] = rules;
+            });
+        }
+    }
+}
+
+/// Changes an object as it is now; it goes if it is to be deleted and nothing holds it any more. Raced by another write,
+/// this is done again when that is seen.
+fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
+    let Some(live) = cluster.store.get(key) else {
+        return;
+    };
+    let mut next = (*live).clone();
+    change(&mut next);
+    let held = |part: &str| {
+        next[part]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+    };
+    let over = deleting(&next) && next["metadata"]["deletionGracePeriodSeconds"] == 0;
+    let _ = if over && !held("metadata") && !held("spec") {
+        cluster.store.remove(key, revision(&live))
+    } else {
+        cluster.store.replace(key, revision(&live), next)
+    };
+}
+
+/// Takes a finalizer out of the `metadata` or `spec` of an object.
+fn unhold(object: &mut Value, part: &str, finalizer: &str) {
+    let list = object.pointer_mut(&format!("/{part}/finalizers"));
+    if let Some(list) = list.and_then(Value::as_array_mut) {
+        list.retain(|one| one != finalizer);
+        if list.is_empty() && part == "metadata" {
+            metadata_mut(object).remove("finalizers");
+        }
+    }
+}
+
+/// Deletes an object as the controller of this name, unless that was done.
+async fn delete(cluster: &Cluster, controller: &str, kind: &Kind, object: &Value, delete: &Delete) {
+    let (namespace, name) = (namespace(object), name(object));
+    if deleting(object) {
+        return;
+    }
+    let deleted = cluster
+        .delete(&identity(controller), kind, namespace, name, delete)
+        .await;
+    if let Err(error) = deleted
+        && error.code != 404
+    {
+        tracing::debug!(%error, namespace, name, controller, "not deleted");
+    }
 }
 
 /// As whom a controller acts.
@@ -72,38 +133,24 @@ fn identity(name: &str) -> Identity {
     Identity::sandbox(&format!("system:serviceaccount:kube-system:{name}"))
 }
 
-/// The kind of a stored object.
-fn kind_of(cluster: &Cluster, object: &Value) -> Option<Arc<Kind>> {
-    let text = |field: &str| object[field].as_str().unwrap_or_default();
-    cluster.kinds.of(text("apiVersion"), text("kind"))
-}
-
 /// Brings the condition of a type up to date; its transition time only if its status changes.
-fn set_condition(object: &mut Value, now: &str, kind: &str, status: bool, why: (&str, &str)) {
-    let (status, (reason, message)) = (if status { "True" } else { "False" }, why);
+fn set_condition(cluster: &Cluster, object: &mut Value, kind: &str, status: bool, reason: &str) {
     let conditions = &mut object["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = Value::Array(Vec::new());
+    let mut list = conditions.as_array().cloned().unwrap_or_default();
+    let status = if status { "True" } else { "False" };
+    if !list
+        .iter()
+        .any(|known| known["type"] == kind && known["status"] == status)
+    {
+        list.retain(|known| known["type"] != kind);
+        let now = cluster
+            .clock
+            .now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string();
+        list.push(json!({
+            "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": now,
+        }));
+        *conditions = list.into();
     }
-    let Some(conditions) = conditions.as_array_mut() else {
-        return;
-    };
-    let mut next = serde_json::json!({
-        "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
-    });
-    match conditions.iter_mut().find(|known| known["type"] == kind) {
-        Some(known) => {
-            if known["status"] == next["status"] {
-                next["lastTransitionTime"] = known["lastTransitionTime"].clone();
-            }
-            *known = next;
-        }
-        None => conditions.push(next),
-    }
-}
-
-/// The time as conditions have it.
-fn time(cluster: &Cluster) -> String {
-    let now = cluster.clock.now();
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

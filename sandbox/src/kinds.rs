@@ -64,52 +64,24 @@ pub enum Schema {
     Custom(Box<Structural>),
 }
 
-/// A column of `kubectl get`.
+/// A column of `kubectl get`, as a CustomResourceDefinition has it.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Column {
     /// Heading.
     pub name: String,
-    /// `string`, `integer`, `number`, `boolean`, `date`
-    #[serde(rename = "type", default = "string")]
+    /// `string`, `integer`, `number`, `boolean`, `date`; empty for `string`.
+    #[serde(rename = "type")]
     pub kind: String,
     /// OpenAPI format, e.g. `int64`; `name` for the object's name; empty for none.
-    #[serde(default)]
     pub format: String,
     /// Shown with `-o wide` only if above 0.
-    #[serde(default)]
     pub priority: i32,
     /// For people.
-    #[serde(default)]
     pub description: String,
-    /// Where the value is.
-    pub value: Source,
-}
-
-fn string() -> String {
-    "string".to_owned()
-}
-
-/// Where the value of a column is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "String")]
-pub enum Source {
-    /// JSONPath of a CustomResourceDefinition, e.g. `.status.phase`.
-    Path(String),
-    /// Of a built-in kind: as `builtin.yaml` says at its top.
-    Parts(String),
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Self::Parts(String::new())
-    }
-}
-
-impl From<String> for Source {
-    fn from(parts: String) -> Self {
-        Self::Parts(parts)
-    }
+    /// Where the value is: a JSONPath, and of a built-in kind what `builtin.yaml` says at its top.
+    #[serde(alias = "jsonPath")]
+    pub value: String,
 }
 
 impl Kind {
@@ -127,12 +99,8 @@ impl Kind {
     /// groups that have events: what is read from the store is to be [converted](Kind::convert).
     #[must_use]
     pub fn resource(&self) -> String {
-        let group = if self.group == events::GROUP {
-            ""
-        } else {
-            &self.group
-        };
-        crate::status::qualified(group, &self.plural)
+        let group = Some(self.group.as_str()).filter(|group| *group != events::GROUP);
+        crate::status::qualified(group.unwrap_or_default(), &self.plural)
     }
 
     /// A stored object as this kind shows it. The store has each object in the version it was written in last.
@@ -150,10 +118,10 @@ impl Kind {
         Arc::new(object)
     }
 
-    /// What can be done with its objects.
+    /// What can be done with its objects. Kubernetes empties one namespace at a time.
     #[must_use]
     pub fn verbs(&self) -> &'static [&'static str] {
-        const STORED: &[&str] = &[
+        const STORED: [&str; 8] = [
             "create",
             "delete",
             "get",
@@ -163,11 +131,10 @@ impl Kind {
             "watch",
             "deletecollection",
         ];
-        match self.plural.as_str() {
+        match self.kind.as_str() {
             _ if self.virtual_only => &STORED[..1],
-            // Kubernetes empties a namespace at a time.
-            "namespaces" if self.group.is_empty() => &STORED[..7],
-            _ => STORED,
+            "Namespace" => &STORED[..7],
+            _ => &STORED,
         }
     }
 

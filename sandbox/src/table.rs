@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::cell::Cell;
-use crate::kinds::{Column, Kind, Source};
+use crate::kinds::{Column, Kind};
 
 /// How much of each object a row carries (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,41 +39,36 @@ pub fn table(
 ) -> Value {
     let columns = columns(&kind.columns);
     let cells: Vec<Cell> = columns.iter().map(Cell::of).collect();
-    let rows = objects.iter().map(|object| {
+    let row = |object: &Arc<Value>| {
         let cells: Vec<Value> = cells.iter().map(|cell| cell.value(object, now)).collect();
-        let mut row = json!({"cells": cells});
         match include {
-            Include::None => {}
-            Include::Object => row["object"] = (**object).clone(),
-            Include::Metadata => {
-                row["object"] = json!({
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-                    "metadata": object["metadata"],
-                });
-            }
+            Include::None => json!({"cells": cells}),
+            Include::Object => json!({"cells": cells, "object": **object}),
+            Include::Metadata => json!({"cells": cells, "object": {
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+            }}),
         }
-        row
-    });
-    let rows: Vec<Value> = rows.collect();
-    let definitions = columns.iter().map(|column| {
+    };
+    let definition = |column: &Column| {
+        let kind = Some(column.kind.as_str()).filter(|kind| !kind.is_empty());
         json!({
-            "name": column.name, "type": column.kind, "format": column.format,
+            "name": column.name, "type": kind.unwrap_or("string"), "format": column.format,
             "description": column.description, "priority": column.priority,
         })
-    });
-    let definitions: Vec<Value> = definitions.collect();
+    };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": definitions, "rows": rows,
+        "columnDefinitions": columns.iter().map(definition).collect::<Vec<_>>(),
+        "rows": objects.iter().map(row).collect::<Vec<_>>(),
     })
 }
 
 /// The columns a kind declares, and those every kind has.
 fn columns(declared: &[Column]) -> Vec<Column> {
-    let column = |name: &str, kind: &str, path: &str| Column {
+    let column = |name: &str, kind: &str, value: &str| Column {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        value: Source::Path(path.to_owned()),
+        value: value.to_owned(),
         ..Column::default()
     };
     let mut columns = declared.to_vec();
@@ -81,11 +76,10 @@ fn columns(declared: &[Column]) -> Vec<Column> {
         columns.push(column("Age", "date", ".metadata.creationTimestamp"));
     }
     if !columns.iter().any(|column| column.format == "name") {
-        let name = Column {
-            format: "name".to_owned(),
-            description: "Unique among the objects of its kind and namespace".to_owned(),
-            ..column("Name", "string", ".metadata.name")
-        };
+        let mut name = column("Name", "string", ".metadata.name");
+        name.format.push_str("name");
+        name.description
+            .push_str("Unique among the objects of its kind and namespace");
         columns.insert(0, name);
     }
     columns

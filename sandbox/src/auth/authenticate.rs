@@ -1,18 +1,19 @@
 //! Client certificate, bearer token (header or WebSocket subprotocol), impersonation: a request's identity.
 
-mod impersonate;
 #[cfg(test)]
 mod tests;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 
-use super::{ANONYMOUS, Identity, UNAUTHENTICATED, tokens};
+use super::{ANONYMOUS, AUTHENTICATED, Identity, UNAUTHENTICATED, account_of, rbac, tokens};
 use crate::cluster::Cluster;
 use crate::pki;
+use crate::request::Attributes;
 use crate::status::Failure;
 
 /// What comes before a token that is offered as a WebSocket subprotocol.
@@ -32,23 +33,35 @@ pub struct Authenticated {
 ///
 /// # Errors
 /// 401 for a credential that is no good (none at all is `system:anonymous`); 403 for an impersonation that is not allowed;
-/// 400 for one that names no user, 500 before 1.36.
+/// 400 for one that names no user.
 pub fn authenticate(
     cluster: &Cluster,
     certificate: Option<&[u8]>,
     parts: &mut Parts,
 ) -> Result<Authenticated, Failure> {
     let sender = credential(cluster, certificate, parts)?;
-    let identity = impersonate::impersonate(cluster, &sender, parts)?;
-    Ok(match identity {
-        Some(identity) => Authenticated {
-            identity,
-            impersonated_by: Some(sender),
-        },
-        None => Authenticated {
+    let mut wanted = named(&mut parts.headers);
+    if wanted == Identity::default() {
+        return Ok(Authenticated {
             identity: sender,
             impersonated_by: None,
-        },
+        });
+    }
+    check(cluster, &sender, &wanted)?;
+    // Groups named by the sender take the place of a ServiceAccount's own.
+    if let Some((namespace, name)) = account_of(&wanted.username)
+        && wanted.groups.is_empty()
+    {
+        wanted.groups = Identity::account(namespace, name, "").groups;
+    }
+    if wanted.username == ANONYMOUS {
+        wanted.join(UNAUTHENTICATED);
+    } else if !wanted.is_in(UNAUTHENTICATED) {
+        wanted.join(AUTHENTICATED);
+    }
+    Ok(Authenticated {
+        identity: wanted,
+        impersonated_by: Some(sender),
     })
 }
 
@@ -62,86 +75,123 @@ pub fn credential(
     certificate: Option<&[u8]>,
     parts: &mut Parts,
 ) -> Result<Identity, Failure> {
-    let identity = if let Some((user, groups)) = certificate.and_then(pki::subject) {
-        Identity::user(&user, groups)
-    } else if let Some(token) = header_token(&parts.headers) {
-        check(cluster, &token)?
-    } else if let Some((token, others)) = subprotocol_token(&parts.headers)? {
-        let identity = check(cluster, &token)?;
+    let verify = |token: &str| match tokens::verify(cluster, token, &[]) {
+        Ok(verified) => Ok(verified.identity),
+        Err(why) => {
+            // Why is for the log; whoever has no good token learns nothing.
+            tracing::debug!(%why, "invalid bearer token");
+            Err(Failure::unauthorized())
+        }
+    };
+    let authorization = parts.headers.remove(AUTHORIZATION);
+    if let Some((user, groups)) = certificate.and_then(pki::subject) {
+        Ok(Identity::user(&user, groups))
+    } else if let Some(token) = authorization
+        .as_ref()
+        .and_then(|value| bearer(value.to_str().ok()?))
+    {
+        verify(token)
+    } else if let Some((token, others)) = subprotocol(&parts.headers)? {
         let others = others.parse().map_err(|_| Failure::unauthorized())?;
         parts.headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
-        identity
+        verify(&token)
     } else {
-        Identity {
+        Ok(Identity {
             username: ANONYMOUS.to_owned(),
             groups: vec![UNAUTHENTICATED.to_owned()],
             ..Identity::default()
-        }
-    };
-    parts.headers.remove(AUTHORIZATION);
-    Ok(identity)
-}
-
-fn check(cluster: &Cluster, token: &str) -> Result<Identity, Failure> {
-    // Why is for the log; whoever has no good token learns nothing.
-    tokens::verify(cluster, token, &[])
-        .map(|verified| verified.identity)
-        .map_err(|why| {
-            tracing::debug!(%why, "invalid bearer token");
-            Failure::unauthorized()
         })
+    }
 }
 
 /// The token of `Authorization: Bearer`; another scheme, or no token, is no credential.
-fn header_token(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, rest) = value.trim().split_once(' ')?;
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, rest) = authorization.trim().split_once(' ')?;
     let token = rest.split(' ').next()?;
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The token a WebSocket client offers as a subprotocol, and the other subprotocols.
-fn subprotocol_token(headers: &HeaderMap) -> Result<Option<(String, String)>, Failure> {
-    if !is_websocket(headers) {
+/// The token a WebSocket client offers as a subprotocol, and the other subprotocols, of which there must be one.
+fn subprotocol(headers: &HeaderMap) -> Result<Option<(String, String)>, Failure> {
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    if !upgrade.is_some_and(|value| value.trim().eq_ignore_ascii_case("websocket")) {
         return Ok(None);
     }
-    let mut token = None;
-    let mut others: Vec<&str> = Vec::new();
+    let (mut tokens, mut others) = (Vec::new(), Vec::new());
     for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         let line = line.to_str().map_err(|_| Failure::unauthorized())?;
         for item in line.split(',').map(str::trim) {
             match item.strip_prefix(BEARER) {
                 None => others.push(item),
-                Some(encoded) => {
-                    let decoded = URL_SAFE_NO_PAD.decode(encoded).ok();
-                    let decoded = decoded.and_then(|raw| String::from_utf8(raw).ok());
-                    let one = decoded.ok_or_else(Failure::unauthorized)?;
-                    if token.replace(one).is_some() {
-                        return Err(Failure::unauthorized());
-                    }
-                }
+                Some("") => {}
+                Some(token) => tokens.push(token),
             }
         }
     }
-    match token {
-        Some(token) if !token.is_empty() => {
-            if others.is_empty() {
-                return Err(Failure::unauthorized());
-            }
-            Ok(Some((token, others.join(","))))
-        }
-        _ => Ok(None),
-    }
+    let token = match tokens.as_slice() {
+        [] => return Ok(None),
+        [token] if !others.is_empty() => URL_SAFE_NO_PAD.decode(token).ok(),
+        _ => None,
+    };
+    let token = token.and_then(|token| String::from_utf8(token).ok());
+    let token = token.ok_or_else(Failure::unauthorized)?;
+    Ok(Some((token, others.join(","))))
 }
 
-fn is_websocket(headers: &HeaderMap) -> bool {
-    let lists = |name, wanted: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(wanted))
+/// Whom the `Impersonate-*` headers name; takes them out.
+fn named(headers: &mut HeaderMap) -> Identity {
+    let mut wanted = Identity::default();
+    let mut seen: Vec<HeaderName> = Vec::new();
+    for (name, value) in headers.iter() {
+        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
+            continue;
+        };
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        match part {
+            "user" => wanted.username = value,
+            "uid" => wanted.uid = value,
+            "group" => wanted.groups.push(value),
+            _ => {
+                let Some(key) = part.strip_prefix("extra-") else {
+                    continue;
+                };
+                let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+                wanted.extra.entry(key).or_default().push(value);
+            }
+        }
+        seen.push(name.clone());
+    }
+    for name in seen {
+        headers.remove(name);
+    }
+    wanted
+}
+
+/// Whether somebody may act as all that is wanted.
+fn check(cluster: &Cluster, sender: &Identity, wanted: &Identity) -> Result<(), Failure> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    if wanted.username.is_empty() {
+        let why = "requested an impersonation without impersonating a user name";
+        return Err(Failure::bad_request(why));
+    }
+    let may = |group: &str, namespace: &str, resource: &str, name: &str| {
+        let what = Attributes::about("impersonate", group, namespace, resource, name);
+        rbac::require(cluster, sender, &what)
     };
-    lists(CONNECTION, "upgrade") && lists(UPGRADE, "websocket")
+    match account_of(&wanted.username) {
+        Some((namespace, name)) => may("", namespace, "serviceaccounts", name)?,
+        None => may("", "", "users", &wanted.username)?,
+    }
+    if !wanted.uid.is_empty() {
+        may(AUTHENTICATION, "", "uids", &wanted.uid)?;
+    }
+    for group in &wanted.groups {
+        may("", "", "groups", group)?;
+    }
+    for (key, values) in &wanted.extra {
+        for value in values {
+            may(AUTHENTICATION, "", &format!("userextras/{key}"), value)?;
+        }
+    }
+    Ok(())
 }

@@ -3,18 +3,20 @@
 mod request;
 #[cfg(test)]
 mod tests;
-mod verify;
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Identity;
+use crate::cluster::Cluster;
+use crate::object::{meta, uid};
+use crate::store::Key;
 
 pub use self::request::request;
-pub use self::verify::verify;
 
 /// Who signs, and the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -25,19 +27,18 @@ pub const CACHED: i64 = 10;
 /// Tokens remembered at most; with more good ones within [`CACHED`] the rest are looked at every time.
 const REMEMBERED: usize = 4096;
 
+/// Seconds by which clocks may differ, and for which what is being deleted still counts.
+const LEEWAY: i64 = 60;
+
 /// The key tokens are signed with, and those found good of late.
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
-    id: String,
-    good: Mutex<HashMap<Asked, Found>>,
+    good: Mutex<Remembered>,
 }
 
-/// A token and the audiences asked for.
-type Asked = (String, Vec<String>);
-
-/// Until when (seconds since 1970), and the answer.
-type Found = (i64, Verified);
+/// By token and audiences asked for: until when (seconds since 1970), and the answer.
+type Remembered = HashMap<(String, Vec<String>), (i64, Verified)>;
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -54,6 +55,34 @@ pub struct Verified {
     pub audiences: Vec<String>,
 }
 
+#[derive(Deserialize, Serialize)]
+struct Claims {
+    aud: Vec<String>,
+    exp: i64,
+    iat: i64,
+    iss: String,
+    jti: String,
+    nbf: i64,
+    sub: String,
+    #[serde(rename = "kubernetes.io")]
+    bound: Bound,
+}
+
+/// What a token is bound to.
+#[derive(Deserialize, Serialize)]
+struct Bound {
+    namespace: String,
+    /// By kind: `serviceaccount`, and perhaps `pod`, `secret` or `node`.
+    #[serde(flatten)]
+    objects: BTreeMap<String, Ref>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Ref {
+    name: String,
+    uid: String,
+}
+
 impl Tokens {
     /// A key of its own.
     ///
@@ -64,16 +93,12 @@ impl Tokens {
         Ok(Self {
             encoding: EncodingKey::from_ec_pem(key.serialize_pem().as_bytes())?,
             decoding: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())?,
-            id: uuid::Uuid::new_v4().to_string(),
             good: Mutex::default(),
         })
     }
 
     fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        let mut header = Header::new(Algorithm::ES256);
-        header.typ = None;
-        header.kid = Some(self.id.clone());
-        jsonwebtoken::encode(&header, claims, &self.encoding)
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
     }
 
     /// The claims of a token this key signed; times and the rest are not looked at.
@@ -81,60 +106,85 @@ impl Tokens {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.validate_exp = false; // by the sandbox's clock, later
         validation.validate_aud = false;
-        validation.required_spec_claims.clear();
         jsonwebtoken::decode(token, &self.decoding, &validation).map(|data| data.claims)
     }
 
-    /// What was found of a token within the last [`CACHED`] seconds.
-    fn remembered(&self, token: &str, audiences: &[String], now: i64) -> Option<Verified> {
-        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, verified) = good.get(&(token.to_owned(), audiences.to_vec()))?;
-        // A clock that was turned back makes nothing last longer.
-        (now < *until && *until <= now + CACHED).then(|| verified.clone())
-    }
-
-    fn remember(&self, token: &str, audiences: &[String], now: i64, verified: &Verified) {
-        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good.len() >= REMEMBERED {
-            good.retain(|_, (until, _)| now < *until);
-        }
-        if good.len() < REMEMBERED {
-            let key = (token.to_owned(), audiences.to_vec());
-            good.insert(key, (now + CACHED, verified.clone()));
-        }
+    fn good(&self) -> MutexGuard<'_, Remembered> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-struct Claims {
-    aud: Vec<String>,
-    exp: i64,
-    iat: i64,
-    iss: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    jti: Option<String>,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Bound,
-    nbf: i64,
-    sub: String,
+/// Checks a token for `audiences` (empty: the API server's own): signature, times by the sandbox's clock, account and
+/// bound object still there with the same UID. A good one is good for [`CACHED`] seconds, whatever happens.
+///
+/// # Errors
+/// Why not, as TokenReview's `status.error` says it.
+pub fn verify(cluster: &Cluster, token: &str, audiences: &[String]) -> Result<Verified, String> {
+    let now = cluster.clock.now().as_second();
+    let asked = (token.to_owned(), audiences.to_vec());
+    if let Some((until, verified)) = cluster.tokens.good().get(&asked)
+        && (now..=now + CACHED).contains(until)
+        && now != *until
+    {
+        return Ok(verified.clone());
+    }
+    let verified = check(cluster, token, audiences, now)?;
+    let mut good = cluster.tokens.good();
+    good.retain(|_, (until, _)| now < *until);
+    if good.len() < REMEMBERED {
+        good.insert(asked, (now + CACHED, verified.clone()));
+    }
+    Ok(verified)
 }
 
-/// What a token is bound to.
-#[derive(Debug, Deserialize, Serialize)]
-struct Bound {
-    namespace: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<Ref>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<Ref>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<Ref>,
-    serviceaccount: Ref,
+/// The same without the cache.
+fn check(
+    cluster: &Cluster,
+    token: &str,
+    audiences: &[String],
+    now: i64,
+) -> Result<Verified, String> {
+    let claims = cluster.tokens.read(token);
+    let claims = claims.map_err(|error| format!("invalid bearer token: {error}"))?;
+    let mut common = claims.aud;
+    common.retain(|one| audiences.contains(one) || audiences.is_empty() && one == ISSUER);
+    if common.is_empty() {
+        return Err("the token is for other audiences".to_owned());
+    }
+    if now - LEEWAY > claims.exp || now + LEEWAY < claims.nbf {
+        return Err("service account token has expired or is not valid yet".to_owned());
+    }
+    let Bound { namespace, objects } = &claims.bound;
+    let account = objects.get("serviceaccount").ok_or("it is no account's")?;
+    let mut identity = Identity::account(namespace, &account.name, &account.uid);
+    let mut extra = |key: &str, value: String| {
+        let key = format!("authentication.kubernetes.io/{key}");
+        identity.extra.insert(key, vec![value]);
+    };
+    extra("credential-id", format!("JTI={}", claims.jti));
+    for (kind, Ref { name, uid: same }) in objects {
+        let namespace = if kind == "node" { "" } else { namespace };
+        let found = cluster
+            .store
+            .get(&Key::new(&format!("{kind}s"), namespace, name));
+        if !found.is_some_and(|found| uid(&found) == same && !gone(&found, now)) {
+            return Err(format!(
+                "service account token has been invalidated: {kind} {name:?} is not there any more"
+            ));
+        }
+        if kind == "pod" || kind == "node" {
+            extra(&format!("{kind}-name"), name.clone());
+            extra(&format!("{kind}-uid"), same.clone());
+        }
+    }
+    Ok(Verified {
+        identity,
+        audiences: common,
+    })
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-struct Ref {
-    name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    uid: String,
+/// Whether an object should have been deleted for a while.
+fn gone(object: &Value, now: i64) -> bool {
+    let at = meta(object, "deletionTimestamp").parse();
+    at.is_ok_and(|at: jiff::Timestamp| at.as_second() < now - LEEWAY)
 }

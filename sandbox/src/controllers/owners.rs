@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Controller, identity, kind_of};
+use super::{amend, delete, unhold};
 use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::object::{deleting, metadata_mut, name, namespace, revision, uid};
+use crate::object::{deleting, metadata_mut, namespace, uid};
 use crate::rest::{Delete, FOREGROUND, ORPHAN};
 use crate::store::Key;
-
-/// The garbage collector.
-pub(super) struct Owners(pub(super) Arc<Cluster>);
 
 /// What has become of an owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,29 +20,30 @@ enum Owner {
     Gone,
 }
 
-impl Controller for Owners {
-    async fn seen(&self, key: &Key, before: Option<&Value>, after: Option<&Arc<Value>>) {
-        if let Some(object) = after {
-            if has_finalizer(object, ORPHAN) && deleting(object) {
-                self.orphan(key, object);
-            }
-            if has_finalizer(object, FOREGROUND) && deleting(object) {
-                self.wait_for_dependents(key, object).await;
-            }
-            self.collect(object).await;
-        } else if let Some(object) = before {
-            for (_, dependent) in self.dependents(object) {
-                self.collect(&dependent).await;
-            }
-            // Somebody may have waited for this one.
-            for reference in references(object) {
-                if let Some((key, owner)) = self.owner(reference, object)
-                    && has_finalizer(&owner, FOREGROUND)
-                    && deleting(&owner)
-                {
-                    self.wait_for_dependents(&key, &owner).await;
-                }
-            }
+/// Ends what an object waits for as an owner, and the object itself if it has lost its owners.
+pub(super) async fn look_after(cluster: &Cluster, key: &Key, object: &Value) {
+    if waits(object, ORPHAN) {
+        for (key, _) in dependents(cluster, object) {
+            release(cluster, &key, |reference| reference["uid"] != uid(object));
+        }
+        amend(cluster, key, |next| unhold(next, "metadata", ORPHAN));
+    }
+    if waits(object, FOREGROUND) {
+        wait_for_dependents(cluster, key, object).await;
+    }
+    collect(cluster, key, object).await;
+}
+
+/// What follows from the end of an object: what it owned goes, and who waited for it may.
+pub(super) async fn gone(cluster: &Cluster, object: &Value) {
+    for (key, dependent) in dependents(cluster, object) {
+        collect(cluster, &key, &dependent).await;
+    }
+    for reference in references(object) {
+        if let Some((key, owner)) = owner(cluster, reference, object)
+            && waits(&owner, FOREGROUND)
+        {
+            wait_for_dependents(cluster, &key, &owner).await;
         }
     }
 }
@@ -56,154 +53,94 @@ fn references(object: &Value) -> impl Iterator<Item = &Value> {
     list.into_iter().flatten()
 }
 
-fn has_finalizer(object: &Value, finalizer: &str) -> bool {
+/// Whether an object is to be deleted once this finalizer's work is done.
+fn waits(object: &Value, finalizer: &str) -> bool {
     let list = object["metadata"]["finalizers"].as_array();
-    list.is_some_and(|list| list.iter().any(|one| one == finalizer))
+    deleting(object) && list.is_some_and(|list| list.iter().any(|one| one == finalizer))
 }
 
-impl Owners {
-    /// What an owner owns.
-    fn dependents(&self, owner: &Value) -> Vec<(Key, Arc<Value>)> {
-        let mut all = self.0.store.all();
-        all.retain(|(_, object)| references(object).any(|one| one["uid"] == uid(owner)));
-        all
-    }
+/// What an owner owns.
+fn dependents(cluster: &Cluster, owner: &Value) -> Vec<(Key, Arc<Value>)> {
+    let mut all = cluster.store.all();
+    all.retain(|(_, object)| references(object).any(|one| one["uid"] == uid(owner)));
+    all
+}
 
-    fn owner_kind(&self, reference: &Value) -> Option<Arc<Kind>> {
-        let text = |field: &str| reference[field].as_str().unwrap_or_default();
-        self.0.kinds.of(text("apiVersion"), text("kind"))
-    }
+/// The owner a reference means.
+fn owner(cluster: &Cluster, reference: &Value, dependent: &Value) -> Option<(Key, Arc<Value>)> {
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let kind = cluster.kinds.of(text("apiVersion"), text("kind"))?;
+    let key = Cluster::place(&kind, namespace(dependent), text("name"));
+    let owner = cluster.store.get(&key)?;
+    (reference["uid"] == uid(&owner)).then_some((key, owner))
+}
 
-    /// The owner a reference means.
-    fn owner(&self, reference: &Value, dependent: &Value) -> Option<(Key, Arc<Value>)> {
-        let kind = self.owner_kind(reference)?;
-        let name = reference["name"].as_str().unwrap_or_default();
-        let key = Cluster::place(&kind, namespace(dependent), name);
-        let owner = self.0.store.get(&key)?;
-        (reference["uid"] == uid(&owner)).then_some((key, owner))
+fn state(cluster: &Cluster, reference: &Value, dependent: &Value) -> Owner {
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let known = cluster.kinds.of(text("apiVersion"), text("kind"));
+    match owner(cluster, reference, dependent) {
+        // One in no namespace cannot have an owner in one: Kubernetes leaves it alone.
+        _ if known.is_none_or(|kind| kind.namespaced && namespace(dependent).is_empty()) => {
+            Owner::There
+        }
+        None => Owner::Gone,
+        Some((_, owner)) if waits(&owner, FOREGROUND) => Owner::Waiting,
+        Some(_) => Owner::There,
     }
+}
 
-    fn state(&self, reference: &Value, dependent: &Value) -> Owner {
-        let Some(kind) = self.owner_kind(reference) else {
-            return Owner::There;
-        };
-        if kind.namespaced && namespace(dependent).is_empty() {
-            return Owner::There; // makes no sense, and Kubernetes leaves it alone
-        }
-        match self.owner(reference, dependent) {
-            None => Owner::Gone,
-            Some((_, owner)) if deleting(&owner) && has_finalizer(&owner, FOREGROUND) => {
-                Owner::Waiting
-            }
-            Some(_) => Owner::There,
-        }
+/// Deletes an object if no owner is left to it.
+async fn collect(cluster: &Cluster, key: &Key, object: &Value) {
+    let gone = |reference: &Value| state(cluster, reference, object) != Owner::There;
+    if deleting(object) || !references(object).any(gone) {
+        return;
     }
+    if !references(object).all(gone) {
+        return release(cluster, key, |reference| !gone(reference));
+    }
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let Some(kind) = cluster.kinds.of(text("apiVersion"), text("kind")) else {
+        return;
+    };
+    let waiting = references(object).any(|one| state(cluster, one, object) == Owner::Waiting);
+    let foreground = waiting && !dependents(cluster, object).is_empty();
+    let options = Delete {
+        propagation: if foreground { "Foreground" } else { "" }.to_owned(),
+        uid: Some(uid(object).to_owned()),
+        ..Delete::default()
+    };
+    delete(
+        cluster,
+        "generic-garbage-collector",
+        &kind,
+        object,
+        &options,
+    )
+    .await;
+}
 
-    /// Deletes an object if no owner is left to it.
-    async fn collect(&self, object: &Arc<Value>) {
-        let states: Vec<Owner> = references(object)
-            .map(|reference| self.state(reference, object))
-            .collect();
-        if states.iter().all(|state| *state == Owner::There) || deleting(object) {
-            return;
-        }
-        let Some(kind) = kind_of(&self.0, object) else {
-            return;
-        };
-        if states.contains(&Owner::There) {
-            let mut kept = states.iter();
-            self.release(&kind, object, |_| kept.next() == Some(&Owner::There));
-            return;
-        }
-        let propagation = if has_finalizer(object, ORPHAN) {
-            "Orphan"
-        } else if has_finalizer(object, FOREGROUND)
-            || states.contains(&Owner::Waiting) && !self.dependents(object).is_empty()
-        {
-            "Foreground"
+/// Takes owners out of an object but those to keep.
+fn release(cluster: &Cluster, key: &Key, keep: impl Fn(&Value) -> bool) {
+    amend(cluster, key, |next| {
+        let left: Vec<Value> = references(next).filter(|one| keep(one)).cloned().collect();
+        if left.is_empty() {
+            metadata_mut(next).remove("ownerReferences");
         } else {
-            "Background"
-        };
-        let delete = Delete {
-            propagation: propagation.to_owned(),
-            uid: Some(uid(object).to_owned()),
-            ..Delete::default()
-        };
-        let who = identity("generic-garbage-collector");
-        let (namespace, name) = (namespace(object), name(object));
-        let deleted = self.0.delete(&who, &kind, namespace, name, &delete);
-        if let Err(error) = deleted.await
-            && error.code != 404
-        {
-            tracing::debug!(%error, namespace, name, "not collected");
+            metadata_mut(next).insert("ownerReferences".into(), json!(left));
         }
-    }
+    });
+}
 
-    /// Takes owners out of an object but those to keep.
-    fn release(&self, kind: &Kind, object: &Value, mut keep: impl FnMut(&Value) -> bool) {
-        let mut next = object.clone();
-        let metadata = metadata_mut(&mut next);
-        let mut left = metadata["ownerReferences"].clone();
-        if let Some(left) = left.as_array_mut() {
-            left.retain(&mut keep);
-        }
-        if left.as_array().is_none_or(Vec::is_empty) {
-            metadata.remove("ownerReferences");
-        } else {
-            metadata.insert("ownerReferences".into(), left);
-        }
-        let key = Cluster::place(kind, namespace(object), name(object));
-        // Raced by another write, this is done again when that is seen.
-        let _ = self.0.store.replace(&key, revision(object), next);
+/// Deletes what an owner owns; once nothing that blocks it is left, lets the owner go.
+async fn wait_for_dependents(cluster: &Cluster, key: &Key, owner: &Value) {
+    for (key, dependent) in dependents(cluster, owner) {
+        collect(cluster, &key, &dependent).await;
     }
-
-    /// Lets go what an owner owned, then the owner.
-    fn orphan(&self, key: &Key, owner: &Value) {
-        for (_, dependent) in self.dependents(owner) {
-            if let Some(kind) = kind_of(&self.0, &dependent) {
-                self.release(&kind, &dependent, |reference| {
-                    reference["uid"] != uid(owner)
-                });
-            }
-        }
-        if self.dependents(owner).is_empty() {
-            self.unhold(key, owner, ORPHAN);
-        }
-    }
-
-    /// Deletes what an owner owns; once nothing that blocks it is left, lets the owner go.
-    async fn wait_for_dependents(&self, key: &Key, owner: &Value) {
-        for (_, dependent) in self.dependents(owner) {
-            self.collect(&dependent).await;
-        }
-        let blocks = |object: &Value| {
-            references(object)
-                .any(|one| one["uid"] == uid(owner) && one["blockOwnerDeletion"] == true)
-        };
-        let left = self.dependents(owner);
-        if !left.iter().any(|(_, object)| blocks(object)) {
-            self.unhold(key, owner, FOREGROUND);
-        }
-    }
-
-    /// Takes a finalizer out of an owner; the last one takes the owner along.
-    fn unhold(&self, key: &Key, owner: &Value, finalizer: &str) {
-        let mut next = owner.clone();
-        let mut left = owner["metadata"]["finalizers"].clone();
-        if let Some(left) = left.as_array_mut() {
-            left.retain(|one| one != finalizer);
-        }
-        let empty = left.as_array().is_none_or(Vec::is_empty);
-        let _ = if empty && owner["metadata"]["deletionGracePeriodSeconds"] == json!(0) {
-            self.0.store.remove(key, revision(owner))
-        } else {
-            let metadata = metadata_mut(&mut next);
-            if empty {
-                metadata.remove("finalizers");
-            } else {
-                metadata.insert("finalizers".into(), left);
-            }
-            self.0.store.replace(key, revision(owner), next)
-        };
+    let blocks = |one: &Value| one["uid"] == uid(owner) && one["blockOwnerDeletion"] == true;
+    if !dependents(cluster, owner)
+        .iter()
+        .any(|(_, object)| references(object).any(blocks))
+    {
+        amend(cluster, key, |next| unhold(next, "metadata", FOREGROUND));
     }
 }

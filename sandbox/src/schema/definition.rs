@@ -5,7 +5,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{RULES, Structural, builtin, cause};
-use crate::kinds::{Column, Kind, Schema, Source};
+use crate::kinds::{Kind, Schema};
 use crate::release::Release;
 use crate::status::Cause;
 
@@ -58,15 +58,7 @@ fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |list: &Value| list.as_array().into_iter().flatten().map(text).collect();
     let names = &spec["names"];
-    let columns = version["additionalPrinterColumns"].as_array();
-    let column = |declared: &Value| Column {
-        name: text(&declared["name"]),
-        kind: text(&declared["type"]),
-        format: text(&declared["format"]),
-        priority: i32::deserialize(&declared["priority"]).unwrap_or(0),
-        description: text(&declared["description"]),
-        value: Source::Path(text(&declared["jsonPath"])),
-    };
+    let columns = Vec::deserialize(&version["additionalPrinterColumns"]);
     Kind {
         group: text(&spec["group"]),
         version: text(&version["name"]),
@@ -82,7 +74,7 @@ fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
         generation: true,
         subresources: Vec::new(),
         virtual_only: false,
-        columns: columns.into_iter().flatten().map(column).collect(),
+        columns: columns.unwrap_or_default(),
         schema: Schema::Custom(Box::new(schema)),
     }
 }

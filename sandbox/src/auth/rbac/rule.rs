@@ -30,68 +30,67 @@ fn has(list: &[String], wanted: &str) -> bool {
 
 /// Whether a list of resources holds `wanted`, which may be `pods/exec`.
 fn has_resource(list: &[String], wanted: &str) -> bool {
-    has(list, wanted)
-        || wanted.split_once('/').is_some_and(|(_, subresource)| {
-            list.iter()
-                .any(|one| one.strip_prefix("*/") == Some(subresource))
-        })
+    let subresource = wanted.split_once('/').map(|(_, subresource)| subresource);
+    let any = |one: &String| {
+        one.strip_prefix("*/")
+            .is_some_and(|of| Some(of) == subresource)
+    };
+    has(list, wanted) || list.iter().any(any)
 }
 
 fn has_url(list: &[String], wanted: &str) -> bool {
     list.iter().any(|one| {
-        let prefix = one.trim_end_matches('*');
-        one == wanted || (prefix.len() < one.len() && wanted.starts_with(prefix))
+        one == wanted || (one.strip_suffix('*')).is_some_and(|prefix| wanted.starts_with(prefix))
     })
+}
+
+/// The resource with its subresource: `pods/exec`.
+pub(super) fn resource(what: &Attributes) -> String {
+    match what.subresource.as_str() {
+        "" => what.resource.clone(),
+        subresource => format!("{}/{subresource}", what.resource),
+    }
 }
 
 impl Rule {
     /// Whether it allows what is asked for.
     #[must_use]
     pub fn allows(&self, what: &Attributes) -> bool {
-        if !has(&self.verbs, &what.verb) {
-            return false;
-        }
-        if !what.resource_request {
-            return has_url(&self.non_resource_urls, &what.path);
-        }
-        let resource = if what.subresource.is_empty() {
-            &what.resource
-        } else {
-            &format!("{}/{}", what.resource, what.subresource)
-        };
-        has(&self.api_groups, &what.group)
-            && has_resource(&self.resources, resource)
-            && (self.resource_names.is_empty() || self.resource_names.contains(&what.name))
+        has(&self.verbs, &what.verb)
+            && if what.resource_request {
+                has(&self.api_groups, &what.group)
+                    && has_resource(&self.resources, &resource(what))
+                    && (self.resource_names.is_empty() || self.resource_names.contains(&what.name))
+            } else {
+                has_url(&self.non_resource_urls, &what.path)
+            }
     }
 
     /// The same as rules of one verb, one resource and at most one name each.
     #[must_use]
     pub fn atoms(&self) -> Vec<Self> {
         let mut atoms = Vec::new();
-        let names: Vec<&[String]> = if self.resource_names.is_empty() {
-            vec![&[]]
-        } else {
-            self.resource_names.chunks(1).collect()
-        };
-        for group in &self.api_groups {
-            for resource in &self.resources {
-                for verb in &self.verbs {
-                    atoms.extend(names.iter().map(|name| Self {
-                        verbs: vec![verb.clone()],
-                        api_groups: vec![group.clone()],
-                        resources: vec![resource.clone()],
-                        resource_names: name.to_vec(),
-                        ..Self::default()
+        for verbs in self.verbs.chunks(1) {
+            let atom = Self {
+                verbs: verbs.to_vec(),
+                ..Self::default()
+            };
+            atoms.extend(self.non_resource_urls.chunks(1).map(|urls| Self {
+                non_resource_urls: urls.to_vec(),
+                ..atom.clone()
+            }));
+            for api_groups in self.api_groups.chunks(1) {
+                for resources in self.resources.chunks(1) {
+                    let names = self.resource_names.chunks(1).map(<[_]>::to_vec);
+                    let all = self.resource_names.is_empty().then(Vec::new);
+                    atoms.extend(names.chain(all).map(|resource_names| Self {
+                        api_groups: api_groups.to_vec(),
+                        resources: resources.to_vec(),
+                        resource_names,
+                        ..atom.clone()
                     }));
                 }
             }
-        }
-        for url in &self.non_resource_urls {
-            atoms.extend(self.verbs.iter().map(|verb| Self {
-                verbs: vec![verb.clone()],
-                non_resource_urls: vec![url.clone()],
-                ..Self::default()
-            }));
         }
         atoms
     }
@@ -99,48 +98,17 @@ impl Rule {
     /// Whether it allows all that `atom`, one of [`Rule::atoms`], allows.
     #[must_use]
     pub fn covers(&self, atom: &Self) -> bool {
-        let within = |mine: &[String], wanted: &[String]| wanted.iter().all(|one| has(mine, one));
-        within(&self.verbs, &atom.verbs)
-            && within(&self.api_groups, &atom.api_groups)
-            && atom
-                .resources
-                .iter()
-                .all(|one| has_resource(&self.resources, one))
-            && atom
-                .non_resource_urls
-                .iter()
-                .all(|one| has_url(&self.non_resource_urls, one))
+        let within = |mine: &[String], wanted: &[String], has: fn(&[String], &str) -> bool| {
+            wanted.iter().all(|one| has(mine, one))
+        };
+        let names = |mine: &[String], wanted: &str| mine.iter().any(|one| one == wanted);
+        within(&self.verbs, &atom.verbs, has)
+            && within(&self.api_groups, &atom.api_groups, has)
+            && within(&self.resources, &atom.resources, has_resource)
+            && within(&self.non_resource_urls, &atom.non_resource_urls, has_url)
             // Without names it is about every object, which a rule with names does not cover.
             && (self.resource_names.is_empty()
                 || !atom.resource_names.is_empty()
-                    && atom
-                        .resource_names
-                        .iter()
-                        .all(|one| self.resource_names.contains(one)))
+                    && within(&self.resource_names, &atom.resource_names, names))
     }
-}
-
-/// As the API server writes a rule into an escalation's refusal.
-impl std::fmt::Display for Rule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<String> = [
-            ("APIGroups", &self.api_groups),
-            ("Resources", &self.resources),
-            ("NonResourceURLs", &self.non_resource_urls),
-            ("ResourceNames", &self.resource_names),
-            ("Verbs", &self.verbs),
-        ]
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(name, list)| format!("{name}:{}", quoted(list)))
-        .collect();
-        write!(f, "{{{}}}", parts.join(", "))
-    }
-}
-
-/// `["a" "b"]`, as Go quotes a list.
-#[must_use]
-pub fn quoted(list: &[String]) -> String {
-    let quoted: Vec<String> = list.iter().map(|one| format!("{one:?}")).collect();
-    format!("[{}]", quoted.join(" "))
 }

