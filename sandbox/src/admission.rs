@@ -10,7 +10,6 @@ mod tests;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,9 +73,7 @@ pub async fn mutate(
         warnings.extend(answer.warnings.unwrap_or_default());
         if let Some(patch) = answer.patch {
             let patched = patched(&mut object, &patch, answer.patch_type.as_deref());
-            let name = &hook.name;
-            patched
-                .map_err(|why| Failure::internal(&format!("patch of webhook {name:?}: {why}")))?;
+            patched.map_err(|why| Failure::internal(&format!("webhook {:?}: {why}", hook.name)))?;
         }
     }
     Ok((object, warnings))
@@ -84,15 +81,11 @@ pub async fn mutate(
 
 fn patched(object: &mut Value, patch: &str, kind: Option<&str>) -> anyhow::Result<()> {
     anyhow::ensure!(kind == Some("JSONPatch"), "its patchType is not JSONPatch");
-    anyhow::ensure!(
-        !object.is_null(),
-        "nothing can be changed by this operation"
-    );
     let patch: json_patch::Patch = serde_json::from_slice(&BASE64_STANDARD.decode(patch)?)?;
     Ok(json_patch::patch(object, &patch)?)
 }
 
-/// Shows an object to the validating webhooks that want to see it, all at a time. Returns their warnings.
+/// Shows an object to the validating webhooks that want to see it. Returns their warnings.
 ///
 /// # Errors
 /// As [`mutate`].
@@ -101,13 +94,12 @@ pub async fn validate(
     write: Write<'_>,
     object: &Value,
 ) -> Result<Vec<String>, Failure> {
-    let hooks = hooks(cluster, &write, "validatingwebhookconfigurations");
-    let answers = hooks.iter().map(|hook| ask(cluster, write, hook, object));
-    let answers = try_join_all(answers).await?.into_iter();
-    Ok(answers
-        .filter_map(|answer| answer.warnings)
-        .flatten()
-        .collect())
+    let mut warnings = Vec::new();
+    for hook in hooks(cluster, &write, "validatingwebhookconfigurations") {
+        let answer = ask(cluster, write, &hook, object).await?;
+        warnings.extend(answer.warnings.unwrap_or_default());
+    }
+    Ok(warnings)
 }
 
 /// Webhooks of the configurations of this resource, by the configurations' names; a validating one is a mutating one that

@@ -10,7 +10,7 @@ mod owners;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::auth::{Identity, rbac};
 use crate::cluster::Cluster;
@@ -131,26 +131,4 @@ async fn delete(cluster: &Cluster, controller: &str, kind: &Kind, object: &Value
 /// As whom a controller acts.
 fn identity(name: &str) -> Identity {
     Identity::sandbox(&format!("system:serviceaccount:kube-system:{name}"))
-}
-
-/// Brings the condition of a type up to date; its transition time only if its status changes.
-fn set_condition(cluster: &Cluster, object: &mut Value, kind: &str, status: bool, reason: &str) {
-    let conditions = &mut object["status"]["conditions"];
-    let mut list = conditions.as_array().cloned().unwrap_or_default();
-    let status = if status { "True" } else { "False" };
-    if !list
-        .iter()
-        .any(|known| known["type"] == kind && known["status"] == status)
-    {
-        list.retain(|known| known["type"] != kind);
-        let now = cluster
-            .clock
-            .now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string();
-        list.push(json!({
-            "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": now,
-        }));
-        *conditions = list.into();
-    }
 }

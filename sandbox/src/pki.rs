@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -14,21 +14,13 @@ use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Names the API server and the kubelet are reached by.
-const NAMES: [&str; 6] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-];
+const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"];
 
-/// `O`, as rcgen takes an attribute that is none of its own.
-const ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
+type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority and what it signed.
 pub struct Pki {
-    authority: CertifiedIssuer<'static, KeyPair>,
+    authority: Authority,
     pem: String,
     server: Arc<ServerConfig>,
 }
@@ -53,14 +45,24 @@ impl Pki {
     /// # Errors
     /// When the operating system gives no random numbers.
     pub fn new() -> anyhow::Result<Self> {
-        let mut params = CertificateParams::new(Vec::new())?;
+        let mut params = named("drawbridge-sandbox");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named("drawbridge-sandbox");
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let issued = serving(&authority, &NAMES)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
+            .with_single_cert(vec![certificate], key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            server: server_config(&authority, &issued)?,
+            server: Arc::new(config),
             pem: authority.pem(),
             authority,
         })
@@ -72,22 +74,20 @@ impl Pki {
         &self.pem
     }
 
-    /// A client certificate: `CN` is the user, each `O` a group. At most two groups, as rcgen writes no more.
+    /// A client certificate: `CN` is the user, `O` a group. At most one group, as rcgen writes no more.
     ///
     /// # Errors
-    /// More than two groups.
+    /// More than one group.
     pub fn client(&self, user: &str, groups: &[&str]) -> anyhow::Result<Issued> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = named(user);
-        let kinds = [
-            DnType::OrganizationName,
-            DnType::CustomDnType(ORGANIZATION.to_vec()),
-        ];
-        if groups.len() > kinds.len() {
-            bail!("a client certificate holds at most two groups");
-        }
-        for (kind, group) in kinds.into_iter().zip(groups) {
-            params.distinguished_name.push(kind, *group);
+        ensure!(
+            groups.len() < 2,
+            "a client certificate holds at most one group"
+        );
+        let mut params = named(user);
+        for &group in groups {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group);
         }
         sign(&self.authority, params, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -116,28 +116,26 @@ pub fn subject(certificate: &[u8]) -> Option<(String, Vec<String>)> {
     let user = subject.iter_common_name().next()?.as_str().ok()?;
     let groups = subject
         .iter_organization()
-        .map(|group| group.as_str().map(str::to_owned))
-        .collect::<Result<_, _>>()
-        .ok()?;
-    (!user.is_empty()).then(|| (user.to_owned(), groups))
+        .map(|group| group.as_str().map(str::to_owned));
+    Some((user.to_owned(), groups.collect::<Result<_, _>>().ok()?))
 }
 
-fn named(name: &str) -> rcgen::DistinguishedName {
-    let mut named = rcgen::DistinguishedName::new();
-    named.push(DnType::CommonName, name);
-    named
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
-fn serving(authority: &CertifiedIssuer<'_, KeyPair>, names: &[&str]) -> anyhow::Result<Issued> {
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let first = names.first().context("a server has a name")?.clone();
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = named(&first);
+fn serving(authority: &Authority, names: &[&str]) -> anyhow::Result<Issued> {
+    let mut params = named(names.first().context("a server has a name")?);
+    let all: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    params.subject_alt_names = CertificateParams::new(all)?.subject_alt_names;
     sign(authority, params, ExtendedKeyUsagePurpose::ServerAuth)
 }
 
 fn sign(
-    authority: &CertifiedIssuer<'_, KeyPair>,
+    authority: &Authority,
     mut params: CertificateParams,
     purpose: ExtendedKeyUsagePurpose,
 ) -> anyhow::Result<Issued> {
@@ -146,35 +144,10 @@ fn sign(
     // Strict clients want to be told which key signed.
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, authority)?;
     Ok(Issued {
-        certificate: certificate.pem(),
+        certificate: params.signed_by(&key, authority)?.pem(),
         key: key.serialize_pem(),
     })
-}
-
-fn server_config(
-    authority: &CertifiedIssuer<'_, KeyPair>,
-    issued: &Issued,
-) -> anyhow::Result<Arc<ServerConfig>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der().clone())?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(
-                issued.certificate.as_bytes(),
-            )?],
-            PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?,
-        )?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 #[cfg(test)]
@@ -191,13 +164,13 @@ mod tests {
     #[test]
     fn a_client_certificate_names_its_user_and_groups() {
         let pki = Pki::new().unwrap();
-        for groups in [&[][..], &["system:masters"], &["a", "b"]] {
+        for groups in [&[][..], &["system:masters"]] {
             let issued = pki.client("alice@example.com", groups).unwrap();
             let (user, seen) = subject(&der(&issued.certificate)).unwrap();
             assert_eq!(user, "alice@example.com");
             assert_eq!(seen, groups);
         }
-        assert!(pki.client("x", &["a", "b", "c"]).is_err());
+        assert!(pki.client("x", &["a", "b"]).is_err());
         assert_eq!(subject(b"no certificate"), None);
     }
 

@@ -9,6 +9,7 @@ use drawbridge_sandbox::{Options, Release, Sandbox};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Resource as _;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
     Preconditions, PropagationPolicy, WatchEvent, WatchParams,
@@ -361,15 +362,9 @@ async fn a_namespace_takes_its_contents_along() {
         .delete("box", &DeleteParams::default())
         .await
         .unwrap();
-    let waits = |namespace: Option<&Namespace>| {
-        let status = namespace.and_then(|namespace| namespace.status.as_ref());
-        let conditions = status.and_then(|status| status.conditions.as_ref());
-        conditions
-            .into_iter()
-            .flatten()
-            .any(|one| one.type_ == "NamespaceFinalizersRemaining" && one.status == "True")
-    };
-    within(await_condition(namespaces.clone(), "box", waits))
+    let going =
+        |held: Option<&ConfigMap>| held.is_some_and(|one| one.meta().deletion_timestamp.is_some());
+    within(await_condition(api.clone(), "held", going))
         .await
         .unwrap();
     let status = refused(api.create(&PostParams::default(), &made_anew("late")).await);

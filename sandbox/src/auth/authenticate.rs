@@ -40,28 +40,13 @@ pub fn authenticate(
     parts: &mut Parts,
 ) -> Result<Authenticated, Failure> {
     let sender = credential(cluster, certificate, parts)?;
-    let mut wanted = named(&mut parts.headers);
-    if wanted == Identity::default() {
-        return Ok(Authenticated {
-            identity: sender,
-            impersonated_by: None,
-        });
-    }
-    check(cluster, &sender, &wanted)?;
-    // Groups named by the sender take the place of a ServiceAccount's own.
-    if let Some((namespace, name)) = account_of(&wanted.username)
-        && wanted.groups.is_empty()
-    {
-        wanted.groups = Identity::account(namespace, name, "").groups;
-    }
-    if wanted.username == ANONYMOUS {
-        wanted.join(UNAUTHENTICATED);
-    } else if !wanted.is_in(UNAUTHENTICATED) {
-        wanted.join(AUTHENTICATED);
-    }
+    let (identity, impersonated_by) = match impersonated(cluster, &sender, &mut parts.headers)? {
+        Some(wanted) => (wanted, Some(sender)),
+        None => (sender, None),
+    };
     Ok(Authenticated {
-        identity: wanted,
-        impersonated_by: Some(sender),
+        identity,
+        impersonated_by,
     })
 }
 
@@ -138,60 +123,64 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(String, String)>, Failure>
     Ok(Some((token, others.join(","))))
 }
 
-/// Whom the `Impersonate-*` headers name; takes them out.
-fn named(headers: &mut HeaderMap) -> Identity {
+/// Whom the `Impersonate-*` headers name, if the sender may act as all of it; takes them out.
+fn impersonated(
+    cluster: &Cluster,
+    sender: &Identity,
+    headers: &mut HeaderMap,
+) -> Result<Option<Identity>, Failure> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
     let mut wanted = Identity::default();
     let mut seen: Vec<HeaderName> = Vec::new();
-    for (name, value) in headers.iter() {
-        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
-            continue;
-        };
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        match part {
-            "user" => wanted.username = value,
-            "uid" => wanted.uid = value,
-            "group" => wanted.groups.push(value),
-            _ => {
-                let Some(key) = part.strip_prefix("extra-") else {
-                    continue;
-                };
-                let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-                wanted.extra.entry(key).or_default().push(value);
-            }
-        }
-        seen.push(name.clone());
-    }
-    for name in seen {
-        headers.remove(name);
-    }
-    wanted
-}
-
-/// Whether somebody may act as all that is wanted.
-fn check(cluster: &Cluster, sender: &Identity, wanted: &Identity) -> Result<(), Failure> {
-    const AUTHENTICATION: &str = "authentication.k8s.io";
-    if wanted.username.is_empty() {
-        let why = "requested an impersonation without impersonating a user name";
-        return Err(Failure::bad_request(why));
-    }
     let may = |group: &str, namespace: &str, resource: &str, name: &str| {
         let what = Attributes::about("impersonate", group, namespace, resource, name);
         rbac::require(cluster, sender, &what)
     };
-    match account_of(&wanted.username) {
-        Some((namespace, name)) => may("", namespace, "serviceaccounts", name)?,
-        None => may("", "", "users", &wanted.username)?,
-    }
-    if !wanted.uid.is_empty() {
-        may(AUTHENTICATION, "", "uids", &wanted.uid)?;
-    }
-    for group in &wanted.groups {
-        may("", "", "groups", group)?;
-    }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            may(AUTHENTICATION, "", &format!("userextras/{key}"), value)?;
+    for (name, value) in headers.iter() {
+        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
+            continue;
+        };
+        seen.push(name.clone());
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        if part == "user" {
+            match account_of(&value) {
+                Some((namespace, name)) => may("", namespace, "serviceaccounts", name)?,
+                None => may("", "", "users", &value)?,
+            }
+            wanted.username = value;
+        } else if part == "uid" {
+            may(AUTHENTICATION, "", "uids", &value)?;
+            wanted.uid = value;
+        } else if part == "group" {
+            may("", "", "groups", &value)?;
+            wanted.groups.push(value);
+        } else if let Some(key) = part.strip_prefix("extra-") {
+            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+            may(AUTHENTICATION, "", &format!("userextras/{key}"), &value)?;
+            wanted.extra.entry(key).or_default().push(value);
         }
     }
-    Ok(())
+    for name in &seen {
+        headers.remove(name);
+    }
+    if wanted.username.is_empty() {
+        let why = "requested an impersonation without impersonating a user name";
+        let none = wanted == Identity::default();
+        return none
+            .then_some(None)
+            .ok_or_else(|| Failure::bad_request(why));
+    }
+    // Groups named by the sender take the place of a ServiceAccount's own.
+    if let Some((namespace, name)) = account_of(&wanted.username)
+        && wanted.groups.is_empty()
+    {
+        wanted.groups = Identity::account(namespace, name, "").groups;
+    }
+    let anonymous = wanted.username == ANONYMOUS || wanted.is_in(UNAUTHENTICATED);
+    wanted.join(if anonymous {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    });
+    Ok(Some(wanted))
 }

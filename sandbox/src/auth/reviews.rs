@@ -3,9 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::api::authentication::v1::TokenReviewSpec;
-use k8s_openapi::api::authorization::v1::SubjectAccessReviewSpec;
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{Identity, rbac, tokens};
@@ -14,8 +12,7 @@ use crate::kinds::Kind;
 use crate::request::Attributes;
 use crate::status::{Cause, Failure};
 
-/// Answers a TokenReview, SubjectAccessReview, LocalSubjectAccessReview, SelfSubjectAccessReview,
-/// SelfSubjectRulesReview or SelfSubjectReview: the object with its `status`. `kind` and `namespace` are the path's.
+/// Answers a TokenReview, SubjectAccessReview, SelfSubjectAccessReview or SelfSubjectReview: the object with its `status`.
 ///
 /// # Errors
 /// 400 or 422 for an object that makes no sense.
@@ -23,28 +20,25 @@ pub fn review(
     cluster: &Cluster,
     who: &Identity,
     kind: &Kind,
-    namespace: &str,
     mut object: Value,
 ) -> Result<Value, Failure> {
     let spec = &object["spec"];
     let status = match kind.kind.as_str() {
-        "TokenReview" => token(cluster, read(spec)?)?,
+        "TokenReview" => token(cluster, spec)?,
         "SelfSubjectReview" => json!({"userInfo": who.user_info()}),
-        "SelfSubjectRulesReview" => {
-            let namespace = spec["namespace"].as_str().unwrap_or_default();
-            let rules = rbac::rules(cluster, who, namespace).into_iter();
-            let (paths, resources): (Vec<_>, Vec<_>) =
-                rules.partition(|rule| rule.resources.is_empty());
-            json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
-        }
-        "SelfSubjectAccessReview" => access(cluster, kind, Some(who), read(spec)?)?,
-        name => {
-            let asked = &spec["resourceAttributes"]["namespace"];
-            if name == "LocalSubjectAccessReview" && *asked != namespace {
-                let field = "spec.resourceAttributes.namespace";
-                return Err(invalid(kind, field, "must match metadata.namespace"));
+        "SelfSubjectAccessReview" => access(cluster, kind, who, spec)?,
+        _ => {
+            // As it is asked: nobody is put into `system:authenticated` here.
+            let named = Identity {
+                username: text(&spec["user"]).to_owned(),
+                groups: Vec::deserialize(&spec["groups"]).unwrap_or_default(),
+                ..Identity::default()
+            };
+            if named == Identity::default() {
+                let why = "at least one of user or group must be specified";
+                return Err(invalid(kind, "spec.user", why));
             }
-            access(cluster, kind, None, read(spec)?)?
+            access(cluster, kind, &named, spec)?
         }
     };
     object["apiVersion"] = kind.api_version().into();
@@ -53,76 +47,48 @@ pub fn review(
     Ok(object)
 }
 
-fn token(cluster: &Cluster, spec: TokenReviewSpec) -> Result<Value, Failure> {
-    let token = spec
-        .token
-        .filter(|token| !token.is_empty())
-        .ok_or_else(|| {
-            Failure::bad_request("token is required for TokenReview in authentication")
-        })?;
-    let audiences = spec.audiences.unwrap_or_default();
-    Ok(match tokens::verify(cluster, &token, &audiences) {
-        Ok(verified) => json!({
-            "authenticated": true,
-            "user": verified.identity.user_info(),
-            "audiences": verified.audiences,
-        }),
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn token(cluster: &Cluster, spec: &Value) -> Result<Value, Failure> {
+    let token = text(&spec["token"]);
+    if token.is_empty() {
+        let why = "token is required for TokenReview in authentication";
+        return Err(Failure::bad_request(why));
+    }
+    let audiences: Vec<String> = Vec::deserialize(&spec["audiences"]).unwrap_or_default();
+    Ok(match tokens::verify(cluster, token, &audiences) {
+        Ok(verified) => {
+            let (user, audiences) = (verified.identity.user_info(), verified.audiences);
+            json!({"authenticated": true, "user": user, "audiences": audiences})
+        }
         Err(why) => json!({"user": {}, "error": why}),
     })
 }
 
-/// Whether `who`, or else whom the review names, may do what it asks about.
-fn access(
-    cluster: &Cluster,
-    kind: &Kind,
-    who: Option<&Identity>,
-    spec: SubjectAccessReviewSpec,
-) -> Result<Value, Failure> {
-    let what = match (spec.resource_attributes, spec.non_resource_attributes) {
-        (Some(asked), None) => Attributes {
-            subresource: asked.subresource.unwrap_or_default(),
-            ..Attributes::about(
-                &asked.verb.unwrap_or_default(),
-                &asked.group.unwrap_or_default(),
-                &asked.namespace.unwrap_or_default(),
-                &asked.resource.unwrap_or_default(),
-                &asked.name.unwrap_or_default(),
-            )
-        },
-        (None, Some(asked)) => Attributes {
-            verb: asked.verb.unwrap_or_default(),
-            path: asked.path.unwrap_or_default(),
-            ..Attributes::default()
-        },
-        _ => {
-            let why =
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(invalid(kind, "spec.resourceAttributes", why));
-        }
-    };
-    // As it is asked: nobody is put into `system:authenticated` here.
-    let named = Identity {
-        username: spec.user.unwrap_or_default(),
-        groups: spec.groups.unwrap_or_default(),
-        ..Identity::default()
-    };
-    let who = who.unwrap_or(&named);
-    if *who == Identity::default() {
-        let why = "at least one of user or group must be specified";
-        return Err(invalid(kind, "spec.user", why));
+/// Whether `who` may do what a review asks about.
+fn access(cluster: &Cluster, kind: &Kind, who: &Identity, spec: &Value) -> Result<Value, Failure> {
+    let (asked, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    if asked.is_object() == path.is_object() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        return Err(invalid(kind, "spec.resourceAttributes", why));
     }
+    let part = |field: &str| text(&asked[field]);
+    let resource = format!("{}/{}", part("resource"), part("subresource"));
+    let (group, namespace, name) = (part("group"), part("namespace"), part("name"));
+    let what = Attributes {
+        resource_request: asked.is_object(),
+        path: text(&path["path"]).to_owned(),
+        verb: format!("{}{}", part("verb"), text(&path["verb"])),
+        ..Attributes::about("", group, namespace, &resource, name)
+    };
     let decision = rbac::decide(cluster, who, &what);
     let mut status = json!({"allowed": decision.allowed});
     if decision.allowed {
         status["reason"] = decision.reason.into();
     }
     Ok(status)
-}
-
-fn read<T: Default + for<'a> Deserialize<'a>>(spec: &Value) -> Result<T, Failure> {
-    let spec: Result<Option<T>, _> = Deserialize::deserialize(spec);
-    let spec = spec.map_err(|error| Failure::bad_request(format!("spec: {error}")))?;
-    Ok(spec.unwrap_or_default())
 }
 
 fn invalid(kind: &Kind, field: &str, why: &str) -> Failure {

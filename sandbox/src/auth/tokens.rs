@@ -4,8 +4,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -21,24 +20,14 @@ pub use self::request::request;
 /// Who signs, and the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// Seconds for which a good token is not looked at again, as in the API server: who is revoked is out after these.
-pub const CACHED: i64 = 10;
-
-/// Tokens remembered at most; with more good ones within [`CACHED`] the rest are looked at every time.
-const REMEMBERED: usize = 4096;
-
 /// Seconds by which clocks may differ, and for which what is being deleted still counts.
 const LEEWAY: i64 = 60;
 
-/// The key tokens are signed with, and those found good of late.
+/// The key tokens are signed with.
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
-    good: Mutex<Remembered>,
 }
-
-/// By token and audiences asked for: until when (seconds since 1970), and the answer.
-type Remembered = HashMap<(String, Vec<String>), (i64, Verified)>;
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,7 +82,6 @@ impl Tokens {
         Ok(Self {
             encoding: EncodingKey::from_ec_pem(key.serialize_pem().as_bytes())?,
             decoding: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())?,
-            good: Mutex::default(),
         })
     }
 
@@ -108,42 +96,16 @@ impl Tokens {
         validation.validate_aud = false;
         jsonwebtoken::decode(token, &self.decoding, &validation).map(|data| data.claims)
     }
-
-    fn good(&self) -> MutexGuard<'_, Remembered> {
-        self.good.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Checks a token for `audiences` (empty: the API server's own): signature, times by the sandbox's clock, account and
-/// bound object still there with the same UID. A good one is good for [`CACHED`] seconds, whatever happens.
+/// bound object still there with the same UID. Nothing is remembered: a token that is revoked is refused at once, where an
+/// API server takes up to ten seconds.
 ///
 /// # Errors
 /// Why not, as TokenReview's `status.error` says it.
 pub fn verify(cluster: &Cluster, token: &str, audiences: &[String]) -> Result<Verified, String> {
     let now = cluster.clock.now().as_second();
-    let asked = (token.to_owned(), audiences.to_vec());
-    if let Some((until, verified)) = cluster.tokens.good().get(&asked)
-        && (now..=now + CACHED).contains(until)
-        && now != *until
-    {
-        return Ok(verified.clone());
-    }
-    let verified = check(cluster, token, audiences, now)?;
-    let mut good = cluster.tokens.good();
-    good.retain(|_, (until, _)| now < *until);
-    if good.len() < REMEMBERED {
-        good.insert(asked, (now + CACHED, verified.clone()));
-    }
-    Ok(verified)
-}
-
-/// The same without the cache.
-fn check(
-    cluster: &Cluster,
-    token: &str,
-    audiences: &[String],
-    now: i64,
-) -> Result<Verified, String> {
     let claims = cluster.tokens.read(token);
     let claims = claims.map_err(|error| format!("invalid bearer token: {error}"))?;
     let mut common = claims.aud;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{amend, delete, set_condition, unhold};
+use super::{amend, delete, unhold};
 use crate::cluster::Cluster;
 use crate::object::{deleting, metadata_mut, name};
 use crate::rest::Delete;
@@ -47,8 +47,24 @@ fn establish(cluster: &Cluster, definition: &Value) {
     };
     cluster.kinds.define(group, plural, kinds);
     amend(cluster, &Key::new(RESOURCE, "", name(definition)), |next| {
-        set_condition(cluster, next, "NamesAccepted", true, "NoConflicts");
-        set_condition(cluster, next, "Established", true, "InitialNamesAccepted");
+        if next["status"]["conditions"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+        {
+            let now = cluster
+                .clock
+                .now()
+                .strftime("%Y-%m-%dT%H:%M:%SZ")
+                .to_string();
+            let known = [
+                ("NamesAccepted", "NoConflicts"),
+                ("Established", "InitialNamesAccepted"),
+            ];
+            let known = known.map(|(kind, reason)| {
+                json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now})
+            });
+            next["status"]["conditions"] = json!(known);
+        }
         next["status"]["acceptedNames"] = next["spec"]["names"].clone();
         let finalizers = metadata_mut(next).entry("finalizers").or_insert(json!([]));
         if let Some(list) = finalizers.as_array_mut()
@@ -73,11 +89,8 @@ async fn retire(cluster: &Cluster, definition: &Value) {
             delete(cluster, who, kind, &object, &Delete::default()).await;
         }
     }
-    let left = !objects().is_empty();
-    amend(cluster, &Key::new(RESOURCE, "", name(definition)), |next| {
-        set_condition(cluster, next, "Terminating", left, "InstanceDeletion");
-        if !left {
-            unhold(next, "metadata", CLEAN_UP);
-        }
-    });
+    if objects().is_empty() {
+        let key = Key::new(RESOURCE, "", name(definition));
+        amend(cluster, &key, |next| unhold(next, "metadata", CLEAN_UP));
+    }
 }

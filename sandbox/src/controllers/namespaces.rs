@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{amend, delete, identity, set_condition, unhold};
+use super::{amend, delete, identity, unhold};
 use crate::cluster::Cluster;
 use crate::object::{deleting, name};
 use crate::rest::{Delete, Options};
@@ -75,21 +75,8 @@ async fn empty(cluster: &Cluster, namespace: &str) {
     for (kind, object) in contents() {
         delete(cluster, "namespace-controller", kind, &object, &background).await;
     }
-    let (mut left, mut held) = (false, false);
-    for (_, object) in contents() {
-        left = true;
-        held |= object["metadata"]["finalizers"].is_array();
+    if contents().next().is_none() {
+        let key = Key::new("namespaces", "", namespace);
+        amend(cluster, &key, |next| unhold(next, "spec", "kubernetes"));
     }
-    amend(cluster, &Key::new("namespaces", "", namespace), |next| {
-        for (kind, is, reason) in [
-            ("NamespaceContentRemaining", left, "SomeResourcesRemain"),
-            ("NamespaceFinalizersRemaining", held, "SomeFinalizersRemain"),
-        ] {
-            let reason = if is { reason } else { "ContentRemoved" };
-            set_condition(cluster, next, kind, is, reason);
-        }
-        if !left {
-            unhold(next, "spec", "kubernetes");
-        }
-    });
 }

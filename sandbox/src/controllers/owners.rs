@@ -6,19 +6,10 @@ use serde_json::{Value, json};
 
 use super::{amend, delete, unhold};
 use crate::cluster::Cluster;
+use crate::kinds::Kind;
 use crate::object::{deleting, metadata_mut, namespace, uid};
 use crate::rest::{Delete, FOREGROUND, ORPHAN};
 use crate::store::Key;
-
-/// What has become of an owner.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    /// There, or of a kind nobody knows.
-    There,
-    /// There, but only until what it owns is gone.
-    Waiting,
-    Gone,
-}
 
 /// Ends what an object waits for as an owner, and the object itself if it has lost its owners.
 pub(super) async fn look_after(cluster: &Cluster, key: &Key, object: &Value) {
@@ -68,41 +59,34 @@ fn dependents(cluster: &Cluster, owner: &Value) -> Vec<(Key, Arc<Value>)> {
 
 /// The owner a reference means.
 fn owner(cluster: &Cluster, reference: &Value, dependent: &Value) -> Option<(Key, Arc<Value>)> {
-    let text = |field: &str| reference[field].as_str().unwrap_or_default();
-    let kind = cluster.kinds.of(text("apiVersion"), text("kind"))?;
-    let key = Cluster::place(&kind, namespace(dependent), text("name"));
+    let kind = kind_of(cluster, reference)?;
+    let key = Cluster::place(&kind, namespace(dependent), reference["name"].as_str()?);
     let owner = cluster.store.get(&key)?;
     (reference["uid"] == uid(&owner)).then_some((key, owner))
 }
 
-fn state(cluster: &Cluster, reference: &Value, dependent: &Value) -> Owner {
-    let text = |field: &str| reference[field].as_str().unwrap_or_default();
-    let known = cluster.kinds.of(text("apiVersion"), text("kind"));
-    match owner(cluster, reference, dependent) {
-        // One in no namespace cannot have an owner in one: Kubernetes leaves it alone.
-        _ if known.is_none_or(|kind| kind.namespaced && namespace(dependent).is_empty()) => {
-            Owner::There
-        }
-        None => Owner::Gone,
-        Some((_, owner)) if waits(&owner, FOREGROUND) => Owner::Waiting,
-        Some(_) => Owner::There,
-    }
+/// Whether an owner is gone, or there only until what it owns is. One of a kind nobody knows stays, as does one in a
+/// namespace of what is in none: that makes no sense, and Kubernetes leaves it alone.
+fn lost(cluster: &Cluster, reference: &Value, dependent: &Value) -> bool {
+    let kind = kind_of(cluster, reference);
+    kind.is_some_and(|kind| !kind.namespaced || !namespace(dependent).is_empty())
+        && owner(cluster, reference, dependent).is_none_or(|(_, owner)| waits(&owner, FOREGROUND))
 }
 
 /// Deletes an object if no owner is left to it.
 async fn collect(cluster: &Cluster, key: &Key, object: &Value) {
-    let gone = |reference: &Value| state(cluster, reference, object) != Owner::There;
-    if deleting(object) || !references(object).any(gone) {
+    let lost = |reference: &Value| lost(cluster, reference, object);
+    if deleting(object) || !references(object).any(lost) {
         return;
     }
-    if !references(object).all(gone) {
-        return release(cluster, key, |reference| !gone(reference));
+    if !references(object).all(lost) {
+        return release(cluster, key, |reference| !lost(reference));
     }
-    let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let Some(kind) = cluster.kinds.of(text("apiVersion"), text("kind")) else {
+    let Some(kind) = kind_of(cluster, object) else {
         return;
     };
-    let waiting = references(object).any(|one| state(cluster, one, object) == Owner::Waiting);
+    // Who waits for it waits for what it owns, too.
+    let waiting = references(object).any(|one| owner(cluster, one, object).is_some());
     let foreground = waiting && !dependents(cluster, object).is_empty();
     let options = Delete {
         propagation: if foreground { "Foreground" } else { "" }.to_owned(),
@@ -117,6 +101,12 @@ async fn collect(cluster: &Cluster, key: &Key, object: &Value) {
         &options,
     )
     .await;
+}
+
+/// The kind an object or a reference says it is of.
+fn kind_of(cluster: &Cluster, object: &Value) -> Option<Arc<Kind>> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    cluster.kinds.of(text("apiVersion"), text("kind"))
 }
 
 /// Takes owners out of an object but those to keep.

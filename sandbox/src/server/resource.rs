@@ -88,11 +88,7 @@ pub(super) async fn answer(
         }
         ("create", "") if kind.virtual_only => {
             let review = body::object(request).await?;
-            (
-                201,
-                reviews::review(cluster, who, &kind, namespace, review)?,
-                vec![],
-            )
+            (201, reviews::review(cluster, who, &kind, review)?, vec![])
         }
         _ if kind.virtual_only => return Err(no_such_method()),
         ("get", _) => (

@@ -16,7 +16,7 @@ pub(super) struct Cell(Vec<Part>);
 struct Part {
     /// The first that leads somewhere counts. A path that makes no sense leads nowhere.
     paths: Vec<JpQuery>,
-    /// `age`, `count`, `labels`, `sum`, `podStatus`; empty for the values as they are.
+    /// `age`, `count`, `sum`, `podStatus`; empty for the values as they are.
     form: String,
     /// What stands for nothing.
     missing: Value,
@@ -46,7 +46,7 @@ impl Part {
         for token in text.split(" | ") {
             if token.starts_with(['.', '[']) {
                 part.paths.extend(parse_json_path(&format!("${token}")));
-            } else if ["age", "count", "labels", "sum", "podStatus"].contains(&token) {
+            } else if ["age", "count", "sum", "podStatus"].contains(&token) {
                 token.clone_into(&mut part.form);
             } else {
                 part.missing = serde_json::from_str(token).unwrap_or_else(|_| token.into());
@@ -71,11 +71,6 @@ impl Part {
                     .filter_map(|one| one.as_i64())
                     .sum::<i64>()
                     .into();
-            }
-            ("labels", [labels, ..]) => {
-                let labels = labels.as_object().into_iter().flatten();
-                let labels = labels.map(|(label, value)| format!("{label}={}", text(value)));
-                labels.collect()
             }
             (_, [one]) if one.is_number() || one.is_boolean() => return (*one).clone(),
             (_, all) => all.iter().map(|one| text(one)).collect(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequestSpec};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -31,26 +30,25 @@ pub fn request(
     account: &str,
     mut request: Value,
 ) -> Result<Value, Failure> {
-    let spec = Option::<TokenRequestSpec>::deserialize(&request["spec"])
-        .map_err(|error| Failure::bad_request(format!("{KIND} cannot be read: {error}")))?
-        .unwrap_or_default();
+    let spec = &request["spec"];
     let there = find(cluster, "serviceaccounts", namespace, account)?;
-    let seconds = spec.expiration_seconds.unwrap_or(DEFAULT);
+    let seconds = match &spec["expirationSeconds"] {
+        Value::Null => DEFAULT,
+        given => given.as_i64().unwrap_or_default(),
+    };
     if !SECONDS.contains(&seconds) {
         let cause = Cause {
             reason: "FieldValueInvalid",
             field: "spec.expirationSeconds".to_owned(),
-            message: format!(
-                "Invalid value: {seconds}: may not specify a duration less than 10 minutes or larger than 2^32 seconds"
-            ),
+            message: format!("Invalid value: {seconds}: must be 10 minutes to 2^32 seconds"),
         };
         return Err(Failure::invalid(GROUP, KIND, "", &[cause]));
     }
     let mut objects = BTreeMap::from([("serviceaccount".to_owned(), Ref::to(&there))]);
-    if let Some(reference) = &spec.bound_object_ref {
-        objects.extend([bound(cluster, namespace, account, reference)?]);
+    if spec["boundObjectRef"].is_object() {
+        objects.extend([bound(cluster, namespace, account, &spec["boundObjectRef"])?]);
     }
-    let mut audiences = spec.audiences;
+    let mut audiences: Vec<String> = Vec::deserialize(&spec["audiences"]).unwrap_or_default();
     if audiences.is_empty() {
         audiences.push(ISSUER.to_owned());
     }
@@ -94,14 +92,9 @@ impl Ref {
     }
 }
 
-fn find(
-    cluster: &Cluster,
-    resource: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<Arc<Value>, Failure> {
-    let found = cluster.store.get(&Key::new(resource, namespace, name));
-    found.ok_or_else(|| Failure::not_found("", resource, name))
+fn find(cluster: &Cluster, of: &str, at: &str, name: &str) -> Result<Arc<Value>, Failure> {
+    let found = cluster.store.get(&Key::new(of, at, name));
+    found.ok_or_else(|| Failure::not_found("", of, name))
 }
 
 /// The object a token is to be bound to, by its kind in lower case.
@@ -109,27 +102,23 @@ fn bound(
     cluster: &Cluster,
     namespace: &str,
     account: &str,
-    reference: &BoundObjectReference,
+    reference: &Value,
 ) -> Result<(String, Ref), Failure> {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (kind, named, same) = (
-        text(&reference.kind),
-        text(&reference.name),
-        text(&reference.uid),
-    );
-    let namespace = match kind.as_str() {
-        "Pod" | "Secret" => namespace,
-        "Node" => "",
-        _ => {
-            return Err(Failure::bad_request(format!(
-                "cannot bind token to object of type /{}, Kind={kind}",
-                text(&reference.api_version)
-            )));
-        }
-    };
-    let kind = kind.to_lowercase();
-    let object = find(cluster, &format!("{kind}s"), namespace, &named)?;
-    if kind == "pod" && object["spec"]["serviceAccountName"] != account {
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let (kind, named, same) = (text("kind"), text("name"), text("uid"));
+    if !["Pod", "Secret", "Node"].contains(&kind) {
+        let version = text("apiVersion");
+        let why = format!("cannot bind token to object of type /{version}, Kind={kind}");
+        return Err(Failure::bad_request(why));
+    }
+    let namespace = if kind == "Node" { "" } else { namespace };
+    let object = find(
+        cluster,
+        &format!("{}s", kind.to_lowercase()),
+        namespace,
+        named,
+    )?;
+    if kind == "Pod" && object["spec"]["serviceAccountName"] != account {
         return Err(Failure::bad_request(format!(
             "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
         )));
@@ -138,7 +127,7 @@ fn bound(
         let why = format!(
             "the UID in the bound object reference ({same}) does not match the UID in record"
         );
-        return Err(Failure::conflict("", &text(&reference.kind), &named, &why));
+        return Err(Failure::conflict("", kind, named, &why));
     }
-    Ok((kind, Ref::to(&object)))
+    Ok((kind.to_lowercase(), Ref::to(&object)))
 }

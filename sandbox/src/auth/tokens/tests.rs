@@ -99,7 +99,7 @@ fn a_token_cannot_be_shorter_than_ten_minutes() {
         refused(&cluster, json!({"expirationSeconds": 4_294_967_297_i64})).0,
         422
     );
-    assert_eq!(refused(&cluster, json!({"expirationSeconds": "x"})).0, 400);
+    assert_eq!(refused(&cluster, json!({"expirationSeconds": "x"})).0, 422);
 }
 
 #[test]
@@ -145,30 +145,15 @@ fn a_token_says_which_pod_or_node_it_is_bound_to() {
 }
 
 #[test]
-fn deleting_the_anchor_revokes_a_token_within_ten_seconds() {
+fn deleting_the_anchor_revokes_a_token() {
     let cluster = cluster();
     let token = issue(&cluster, bound("Secret", "anchor", ""));
     verify(&cluster, &token, &[]).unwrap();
     cluster.remove("Secret", "n", "anchor");
-    verify(&cluster, &token, &[]).unwrap(); // as in the API server: remembered
-    later(&cluster, CACHED);
     assert!(why(&cluster, &token).contains("has been invalidated"));
     // One of the same name is another one.
     object(&cluster, "Secret", "anchor");
     assert!(why(&cluster, &token).contains("has been invalidated"));
-}
-
-#[test]
-fn a_refusal_is_not_remembered() {
-    let cluster = cluster();
-    let uid = object(&cluster, "Secret", "second");
-    let token = issue(&cluster, bound("Secret", "second", ""));
-    cluster.remove("Secret", "n", "second");
-    why(&cluster, &token);
-    cluster.put(json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "n", "name": "second", "uid": uid},
-    }));
-    verify(&cluster, &token, &[]).unwrap();
 }
 
 #[test]
@@ -191,7 +176,7 @@ fn what_is_being_deleted_counts_for_a_minute() {
     let token = issue(&cluster, bound("Secret", "going", ""));
     later(&cluster, 59);
     verify(&cluster, &token, &[]).unwrap();
-    later(&cluster, CACHED);
+    later(&cluster, 10);
     assert!(why(&cluster, &token).contains("has been invalidated"));
 }
 
@@ -201,7 +186,7 @@ fn a_token_ends_a_minute_after_its_time() {
     let token = issue(&cluster, json!({"expirationSeconds": 600}));
     later(&cluster, 658);
     verify(&cluster, &token, &[]).unwrap();
-    later(&cluster, CACHED);
+    later(&cluster, 10);
     assert!(why(&cluster, &token).contains("has expired"));
     later(&cluster, -3600);
     assert!(why(&cluster, &token).contains("is not valid yet"));
