@@ -220,7 +220,7 @@ impl Args {
             open: Arc::clone(&open),
             upstream,
             people,
-            library: Some(Library::new(recorder.store().clone())),
+            library: Library::new(recorder.store().clone()),
             pods,
             cluster: client,
             recall: Recall::default(),

@@ -238,8 +238,9 @@ impl Console {
                 };
                 let holds =
                     || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
+                let notices = entry.notices();
                 let stop = entry.stopped(&gate.clock, holds);
-                Some(bridge(client, upstream, settings, tap, stop, gate.open.notices()).await)
+                Some(bridge(client, upstream, settings, tap, stop, notices).await)
             }
             None => {
                 drop(tap);
@@ -277,7 +278,10 @@ impl Console {
 }
 
 /// The client's stream, once it has received its 101.
-async fn client(upgraded: OnUpgrade, subprotocol: Subprotocol) -> Option<Leg<Transport>> {
+pub(crate) async fn client(
+    upgraded: OnUpgrade,
+    subprotocol: Subprotocol,
+) -> Option<Leg<Transport>> {
     let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgraded)
         .await
         .ok()?

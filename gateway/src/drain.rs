@@ -141,7 +141,7 @@ mod tests {
         let clock = Clock::following_tokio(jiff::Timestamp::UNIX_EPOCH);
         let mut short = open.register("a");
         let mut long = open.register("b");
-        let notices = open.notices();
+        let notices = long.notices();
         let ended = Instant::now();
         bridges.spawn(async move {
             tokio::time::sleep(Duration::from_secs(10)).await;

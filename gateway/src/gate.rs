@@ -53,8 +53,8 @@ pub struct Gate {
     pub upstream: Upstream,
     /// Who may look without a session.
     pub people: People,
-    /// The recordings; `None`: none are kept here.
-    pub library: Option<Library>,
+    /// The recordings there are.
+    pub library: Library,
     /// Pod objects.
     pub pods: Pods,
     /// The API server's version.

@@ -4,26 +4,42 @@
 //! that RBAC lets `get` `consolesessions/recordings` of it.
 
 pub mod library;
+pub(crate) mod live;
 
+use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use drawbridge_protocol::subprotocol::Offer;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use drawbridge_protocol::subprotocol::{Bearer, Offer, Subprotocol};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tracing::info;
 use uuid::Uuid;
 
-use self::library::Error;
+use self::library::{Error, Item};
+use self::live::{End, Followed};
 use crate::body::Body;
-use crate::console::AUDIT;
+use crate::bridge::Stop;
+use crate::console::{self, AUDIT};
 use crate::credential::{self, Credential};
 use crate::gate::{Gate, Peer, chain, document, log_refusal, log_stranger};
-use crate::grant;
+use crate::grant::{self, Denied};
+use crate::open::{Entry, Watching};
 use crate::people::Identity;
 use crate::refusal::{Kind, Refusal};
 use crate::route::{Look, LookAt};
 use crate::session::Session;
+use crate::upgrade::{Handshake, has_token};
+
+/// Live views one identity may have open at the same time.
+const MAX_LIVE: usize = 16;
+/// How often it is asked whether an identity may still look on.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How often in a row nobody may be able to say before that counts as no.
+const MAX_UNSURE: u32 = 4;
 
 /// The session that is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +57,8 @@ pub struct Watched {
 pub enum Viewer {
     /// Whoever holds the token of this session of mode `Observe`.
     Session(Arc<Session>),
-    /// An identity that may.
-    Person(Arc<Identity>),
+    /// An identity that may, and its token, to ask again while it looks on.
+    Person(Arc<Identity>, Bearer),
 }
 
 impl Viewer {
@@ -51,7 +67,7 @@ impl Viewer {
     pub fn user(&self) -> &str {
         match self {
             Self::Session(session) => &session.user,
-            Self::Person(identity) => &identity.user,
+            Self::Person(identity, _) => &identity.user,
         }
     }
 }
@@ -108,7 +124,6 @@ impl Gate {
                     .may_look(&token, namespace, name)
                     .await
                     .map_err(|refusal| log_stranger(refusal, peer))?;
-                drop(token);
                 peer.place.leave();
                 let session = self
                     .sessions
@@ -119,10 +134,16 @@ impl Gate {
                     name: session.name.clone(),
                     uid: session.uid.clone(),
                 };
-                (Viewer::Person(identity), watched)
+                (Viewer::Person(identity, token), watched)
             }
         };
-        let answer = self.show(&viewer, &watched, look.at, peer).await;
+        let answer = match look.at {
+            LookAt::Live(id) => {
+                let looking = (viewer.clone(), watched.clone());
+                self.follow(request, looking, id, peer)
+            }
+            at => self.show(&viewer, &watched, at, peer).await,
+        };
         answer.inspect_err(|refusal| {
             let Watched {
                 namespace, name, ..
@@ -141,14 +162,21 @@ impl Gate {
         at: LookAt,
         peer: &Peer,
     ) -> Result<Response<Body>, Refusal> {
-        let library = self
-            .library
-            .as_ref()
-            .ok_or_else(|| Refusal::new(Kind::NoRecording, "this gateway keeps no recordings"))?;
+        let library = &self.library;
         let _turn = self.turn().await?;
         match at {
             LookAt::List => {
-                let (recordings, more) = library.list(watched).await?;
+                let lives = self.recorder.lives().of(&watched.uid);
+                let (mut recordings, more) = library.list(watched).await?;
+                // What is being made is not in the store, or not all of it.
+                for live in lives {
+                    let item = Item::open(&live.opening);
+                    match recordings.iter_mut().find(|other| other.id == item.id) {
+                        Some(other) => *other = item,
+                        None => recordings.push(item),
+                    }
+                }
+                recordings.sort_by_key(|item| Reverse(item.id));
                 let Watched {
                     namespace,
                     name,
@@ -181,12 +209,158 @@ impl Gate {
                 }
                 Ok(response)
             }
-            LookAt::Live(_) => Err(Refusal::new(
-                Kind::NoRecording,
-                "this recording is not being made here now",
-            )),
+            LookAt::Live(_) => Err(not_live()),
         }
     }
+
+    /// Lets one follow a recording while it is made.
+    fn follow<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        (viewer, watched): (Viewer, Watched),
+        id: Uuid,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        let handshake = Handshake::check(request.version(), request.headers())?;
+        if !has_token(
+            request.headers(),
+            &SEC_WEBSOCKET_PROTOCOL,
+            live::SUBPROTOCOL,
+        ) {
+            return Err(Refusal::new(
+                Kind::NoSubprotocol,
+                format!("offer the subprotocol {}", live::SUBPROTOCOL),
+            ));
+        }
+        let live = self.recorder.lives().get(id);
+        let live = live
+            .filter(|live| live.opening.session.uid == watched.uid)
+            .ok_or_else(not_live)?;
+        if !live.opening.settings.recipients.is_empty() {
+            return Err(Error::Encrypted(id).into());
+        }
+        // Register, then check, then serve: what ends the viewer's session from here on finds the connection.
+        let (key, most) = match &viewer {
+            Viewer::Session(session) => (session.uid.clone(), session.max_connections),
+            Viewer::Person(identity, _) => (format!("person {}", identity.user), MAX_LIVE),
+        };
+        let entry = self.open.register(&key);
+        if let Viewer::Session(session) = &viewer {
+            grant::holds(self.sessions.get(&session.uid).as_deref(), self.clock.now())
+                .map_err(Denied::Ended)?;
+        }
+        if entry.rank() > most {
+            return Err(Refusal::new(
+                Kind::TooManyConnections,
+                format!(
+                    "{most} live views are open already, as many as there may be: close one first"
+                ),
+            ));
+        }
+        if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
+            return Err(Refusal::new(
+                Kind::Unavailable,
+                "this gateway has as many connections open as it may",
+            )
+            .retry_after(5));
+        }
+        let looking = Looking {
+            gate: Arc::clone(self),
+            watching: self.open.watched_by(&watched.uid, viewer.user()),
+            viewer,
+            watched,
+            id,
+            client: peer.addr,
+        };
+        looking.told("live view opened", None);
+        let followed = Followed::new(&live);
+        drop(live);
+        let upgraded = hyper::upgrade::on(&mut *request);
+        self.bridges.spawn(looking.run(upgraded, entry, followed));
+        Ok(handshake.naming(Some(live::SUBPROTOCOL)))
+    }
+}
+
+/// Somebody who follows a recording.
+struct Looking {
+    gate: Arc<Gate>,
+    /// While this is there the users of the session are told.
+    watching: Watching,
+    viewer: Viewer,
+    watched: Watched,
+    id: Uuid,
+    client: SocketAddr,
+}
+
+impl Looking {
+    async fn run(self, upgraded: OnUpgrade, mut entry: Entry, followed: Followed) {
+        let end = match console::client(upgraded, Subprotocol::Unnamed).await {
+            Some(client) => {
+                let stop = self.stopped(&mut entry);
+                followed.show(client, stop).await
+            }
+            None => End::Viewer,
+        };
+        self.told("live view ended", Some(end.label()));
+        drop(self.watching);
+    }
+
+    /// Resolves when the viewer may not look any more.
+    async fn stopped(&self, entry: &mut Entry) -> Stop {
+        let gate = &self.gate;
+        match &self.viewer {
+            Viewer::Session(session) => {
+                let holds =
+                    || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
+                entry.stopped(&gate.clock, holds).await
+            }
+            Viewer::Person(_, token) => {
+                let draining = entry.stopped(&gate.clock, || Ok(jiff::Timestamp::MAX));
+                tokio::select! {
+                    stop = draining => stop,
+                    () = self.refused(token) => Stop::Revoked,
+                }
+            }
+        }
+    }
+
+    /// Resolves when the identity may not look any more, or nobody can say for too long.
+    async fn refused(&self, token: &Bearer) {
+        let mut unsure = 0;
+        loop {
+            tokio::time::sleep(ASK_AGAIN).await;
+            let Watched {
+                namespace, name, ..
+            } = &self.watched;
+            match self.gate.people.may_look(token, namespace, name).await {
+                Ok(_) => unsure = 0,
+                Err(refusal) if refusal.kind() == Kind::Unavailable && unsure < MAX_UNSURE => {
+                    unsure += 1;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn told(&self, what: &'static str, end: Option<&'static str>) {
+        let Watched {
+            namespace,
+            name,
+            uid,
+        } = &self.watched;
+        info!(
+            target: AUDIT,
+            namespace, session = name, uid, recording = %self.id, viewer = self.viewer.user(), client = %self.client, end,
+            "{what}"
+        );
+    }
+}
+
+fn not_live() -> Refusal {
+    Refusal::new(
+        Kind::NoRecording,
+        "this recording is not being made at this gateway now",
+    )
 }
 
 /// Every look is on record.
@@ -198,7 +372,7 @@ fn told(what: &'static str, viewer: &Viewer, watched: &Watched, recording: Uuid,
     } = watched;
     let by = match viewer {
         Viewer::Session(session) => Some(session.name.as_str()),
-        Viewer::Person(_) => None,
+        Viewer::Person(..) => None,
     };
     info!(
         target: AUDIT,

@@ -18,21 +18,28 @@ const RECHECK: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Open {
     inner: Mutex<Inner>,
-    notices: watch::Sender<Option<Arc<str>>>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     by_session: HashMap<Arc<str>, Vec<Slot>>,
+    /// Who watches a session, by its UID; only those that somebody does.
+    watchers: HashMap<Arc<str>, Vec<(u64, Arc<str>)>>,
+    /// What every user is told, now and later.
+    notice: Notice,
     next: u64,
     closing: Option<Stop>,
 }
+
+/// A line for a user; the latest counts.
+type Notice = Option<Arc<str>>;
 
 #[derive(Debug)]
 struct Slot {
     id: u64,
     stop: oneshot::Sender<Stop>,
+    notices: watch::Sender<Notice>,
 }
 
 /// One registered connection. Dropping it, on any path, removes it.
@@ -44,6 +51,17 @@ pub struct Entry {
     id: u64,
     rank: usize,
     stop: oneshot::Receiver<Stop>,
+    notices: watch::Receiver<Notice>,
+}
+
+/// Somebody who watches a session, which its users are told. Dropping it, on any path, ends that.
+#[derive(Debug)]
+#[must_use = "dropping it ends the watching"]
+pub struct Watching {
+    open: Arc<Open>,
+    session: Arc<str>,
+    id: u64,
+    user: Arc<str>,
 }
 
 impl Open {
@@ -52,7 +70,6 @@ impl Open {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             inner: Mutex::default(),
-            notices: watch::Sender::new(None),
             metrics,
         }
     }
@@ -64,6 +81,11 @@ impl Open {
         let mut inner = self.lock();
         inner.next += 1;
         let id = inner.next;
+        let notice = inner.notice.clone().or_else(|| {
+            let watchers = inner.watchers.get(session)?;
+            Some(Arc::from(watched(watchers)))
+        });
+        let (notices, told) = watch::channel(notice);
         let (session, rank) = if let Some(stop) = inner.closing {
             let _ = tx.send(stop); // too late: stopped from the start, and nothing to remove
             (Arc::from(session), 0)
@@ -73,7 +95,11 @@ impl Open {
                 None => Arc::from(session),
             };
             let slots = inner.by_session.entry(Arc::clone(&key)).or_default();
-            slots.push(Slot { id, stop: tx });
+            slots.push(Slot {
+                id,
+                stop: tx,
+                notices,
+            });
             (key, slots.len())
         };
         drop(inner);
@@ -84,6 +110,28 @@ impl Open {
             id,
             rank,
             stop: rx,
+            notices: told,
+        }
+    }
+
+    /// Tells the users of the session with this UID, now and those who come while it lasts, that `user` watches it.
+    pub fn watched_by(self: &Arc<Self>, session: &str, user: &str) -> Watching {
+        let (session, user) = (Arc::<str>::from(session), Arc::<str>::from(user));
+        let mut inner = self.lock();
+        inner.next += 1;
+        let id = inner.next;
+        let watchers = inner.watchers.entry(Arc::clone(&session)).or_default();
+        watchers.push((id, Arc::clone(&user)));
+        let text = watched(watchers);
+        if inner.notice.is_none() {
+            inner.tell(&session, &text);
+        }
+        drop(inner);
+        Watching {
+            open: Arc::clone(self),
+            session,
+            id,
+            user,
         }
     }
 
@@ -115,13 +163,12 @@ impl Open {
 
     /// Tells every user, now and those who come later.
     pub fn notify(&self, text: &str) {
-        self.notices.send_replace(Some(Arc::from(text)));
-    }
-
-    /// What [`Open::notify`] says, for one bridge.
-    #[must_use]
-    pub fn notices(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.notices.subscribe()
+        let text = Some(Arc::from(text));
+        let mut inner = self.lock();
+        inner.notice.clone_from(&text);
+        for slot in inner.by_session.values().flatten() {
+            slot.notices.send_replace(text.clone());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -130,7 +177,63 @@ impl Open {
     }
 }
 
+/// Who watches, in a line for the one who is watched.
+fn watched(watchers: &[(u64, Arc<str>)]) -> String {
+    let mut users: Vec<&str> = Vec::new();
+    for (_, user) in watchers {
+        if !users.contains(&&**user) {
+            users.push(user);
+        }
+    }
+    let first = users.first().copied().unwrap_or("somebody");
+    match users.len() {
+        0 | 1 => format!("drawbridge: {first} is watching this session"),
+        several => format!(
+            "drawbridge: {first} and {} more are watching this session",
+            several - 1
+        ),
+    }
+}
+
+impl Inner {
+    fn tell(&self, session: &str, text: &str) {
+        let text: Arc<str> = Arc::from(text);
+        for slot in self.by_session.get(session).into_iter().flatten() {
+            slot.notices.send_replace(Some(Arc::clone(&text)));
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut inner = self.open.lock();
+        let Some(watchers) = inner.watchers.get_mut(&self.session) else {
+            return;
+        };
+        watchers.retain(|(id, _)| *id != self.id);
+        let text = if watchers.is_empty() {
+            inner.watchers.remove(&self.session);
+            format!(
+                "drawbridge: {} is no longer watching this session",
+                self.user
+            )
+        } else {
+            watched(watchers)
+        };
+        // That the gateway restarts is the more important word.
+        if inner.notice.is_none() {
+            inner.tell(&self.session, &text);
+        }
+    }
+}
+
 impl Entry {
+    /// What its user is to be told: by [`Open::notify`], and who watches.
+    #[must_use]
+    pub fn notices(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.notices.clone()
+    }
+
     /// How many connections of its session there were when it was registered, itself included.
     #[must_use]
     pub fn rank(&self) -> usize {
@@ -310,10 +413,50 @@ mod tests {
         }
     }
 
+    fn told(entry: &Entry) -> Option<String> {
+        entry.notices().borrow().as_deref().map(str::to_owned)
+    }
+
     #[tokio::test]
-    async fn a_notice_reaches_those_who_come_later() {
+    async fn a_notice_reaches_everybody_and_those_who_come_later() {
         let open = open();
+        let before = open.register("a");
         open.notify("closing");
-        assert_eq!(open.notices().borrow().as_deref(), Some("closing"));
+        for entry in [before, open.register("b")] {
+            assert_eq!(told(&entry).as_deref(), Some("closing"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_watched_is_told_by_whom_and_when_that_ends() {
+        let open = open();
+        let (one, other) = (open.register("a"), open.register("b"));
+        let first = open.watched_by("a", "alice@example.com");
+        let is = Some("drawbridge: alice@example.com is watching this session".to_owned());
+        assert_eq!((told(&one), told(&other)), (is.clone(), None));
+        assert_eq!(told(&open.register("a")), is, "one who comes later, too");
+        let again = open.watched_by("a", "alice@example.com");
+        assert_eq!(told(&one), is, "in two windows");
+        let second = open.watched_by("a", "system:serviceaccount:shop:watcher");
+        let both = "drawbridge: alice@example.com and 1 more are watching this session";
+        assert_eq!(told(&one).as_deref(), Some(both));
+        drop(second);
+        drop(first);
+        assert_eq!(told(&one), is);
+        drop(again);
+        let over = "drawbridge: alice@example.com is no longer watching this session";
+        assert_eq!(told(&one).as_deref(), Some(over));
+        assert_eq!(told(&open.register("a")), None);
+        assert!(open.lock().watchers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn that_the_gateway_restarts_stays_the_last_word() {
+        let open = open();
+        let entry = open.register("a");
+        let watching = open.watched_by("a", "alice@example.com");
+        open.notify("closing");
+        drop(watching);
+        assert_eq!(told(&entry).as_deref(), Some("closing"));
     }
 }

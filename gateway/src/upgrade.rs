@@ -57,6 +57,13 @@ impl Handshake {
     /// The answer that upgrades. Only the subprotocol both sides settled on is named; none, if the client offered none.
     #[must_use]
     pub fn response(&self, subprotocol: Subprotocol) -> Response<Body> {
+        let named = (subprotocol != Subprotocol::Unnamed).then(|| subprotocol.name());
+        self.naming(named)
+    }
+
+    /// The same, naming a subprotocol of whatever kind.
+    #[must_use]
+    pub fn naming(&self, subprotocol: Option<&'static str>) -> Response<Body> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -65,11 +72,8 @@ impl Handshake {
         if let Ok(accept) = HeaderValue::from_str(&self.accept) {
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
-        if subprotocol != Subprotocol::Unnamed {
-            headers.insert(
-                SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static(subprotocol.name()),
-            );
+        if let Some(name) = subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }
         response
     }

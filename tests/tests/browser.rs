@@ -9,7 +9,7 @@ use drawbridge_tests::{Test, run, soon};
 use serde_json::json;
 
 /// Longest the whole suite may take.
-const LIMIT: Duration = Duration::from_mins(9);
+const LIMIT: Duration = Duration::from_mins(14);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_page_keeps_its_promises_in_chromium() {
@@ -28,6 +28,12 @@ async fn suite(test: &Test) -> Result<()> {
         .env(
             "BROWSER_TEST_URL",
             format!("https://{}", test.gateway().addr),
+        )
+        // Some of its files, to look into one; unset: all.
+        .args(
+            std::env::var("DRAWBRIDGE_BROWSER_FILES")
+                .unwrap_or_default()
+                .split_whitespace(),
         )
         .env("BROWSER_TEST_NAMESPACE", &test.namespace)
         .stdin(Stdio::null())

@@ -50,9 +50,9 @@ pub(crate) struct World {
     asked: Asked,
     say: Arc<Mutex<Say>>,
     /// The exec server's ends of upgraded connections.
-    pod: tokio::sync::mpsc::Receiver<tokio::net::TcpStream>,
-    /// Where recordings go.
-    _recorded: crate::record::tests::World,
+    pub(crate) pod: tokio::sync::mpsc::Receiver<tokio::net::TcpStream>,
+    /// The recorder's directories.
+    _kept: crate::record::tests::World,
 }
 
 impl World {
@@ -99,14 +99,14 @@ impl World {
             namespace.clone(),
             Arc::clone(&metrics),
         );
-        let (recorder, recorded) = crate::record::tests::recorder(Arc::clone(&metrics));
+        let (recorder, kept) = crate::record::tests::recorder(Arc::clone(&metrics));
         let gate = Arc::new(Gate {
             auth: Arc::new(auth),
             sessions,
             open,
             upstream,
             people: people().0,
-            library,
+            library: library.unwrap_or_else(|| Library::new(recorder.store().clone())),
             pods,
             cluster: client,
             recall: Recall::default(),
@@ -136,14 +136,14 @@ impl World {
             asked,
             say,
             pod,
-            _recorded: recorded,
+            _kept: kept,
         };
         world.synced(true);
         world.set(object());
         world
     }
 
-    fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Gate {
         &self.door.gate
     }
 
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// One connection, and what is written on it first.
-    async fn connect(&self, text: &str) -> DuplexStream {
+    pub(crate) async fn connect(&self, text: &str) -> DuplexStream {
         let (mut client, ours) = tokio::io::duplex(256 * 1024);
         let door = self.door.clone();
         self.door.connections.spawn(async move {
@@ -247,7 +247,7 @@ impl World {
 }
 
 /// Reads an answer's head: code, length of the body, and the lines.
-async fn head(client: &mut DuplexStream) -> (u16, usize, String) {
+pub(crate) async fn head(client: &mut DuplexStream) -> (u16, usize, String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.expect("an answer"));
@@ -265,12 +265,12 @@ async fn head(client: &mut DuplexStream) -> (u16, usize, String) {
     (code, length, head)
 }
 
-fn good() -> String {
+pub(crate) fn good() -> String {
     jwt("6f1c", "good")
 }
 
 /// A WebSocket request with a good token; `more` are further header lines.
-fn websocket(target: &str, protocols: &str, more: &str) -> String {
+pub(crate) fn websocket(target: &str, protocols: &str, more: &str) -> String {
     let protocols = if protocols.is_empty() {
         String::new()
     } else {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drawbridge_audit::recording::{MANIFEST, Manifest, Verdict};
+use drawbridge_audit::recording::{MANIFEST, Manifest, Opening, Verdict};
 use drawbridge_audit::store::{self, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -262,6 +262,17 @@ async fn unpack(segment: Bytes, pieces: &mpsc::Sender<io::Result<Bytes>>) -> boo
 }
 
 impl Item {
+    /// A recording that is being made.
+    pub(crate) fn open(opening: &Opening) -> Self {
+        Self {
+            id: opening.recording,
+            state: "Open",
+            reason: None,
+            live: true,
+            facts: Some(about(opening)),
+        }
+    }
+
     fn unsealed(id: Uuid) -> Self {
         let started = id
             .get_timestamp()
@@ -281,28 +292,33 @@ impl Item {
             Verdict::Complete => ("Complete", None),
             Verdict::Interrupted { reason } => ("Interrupted", Some(reason.clone())),
         };
-        let opening = &manifest.opening;
+        let mut facts = about(&manifest.opening);
+        facts["durationSeconds"] = manifest.duration_seconds.into();
+        facts["bytes"] = json!(manifest.bytes);
+        facts["end"] = json!(manifest.end);
+        facts["transfers"] = manifest.transfers.len().into();
+        facts["gaps"] = manifest.gaps.len().into();
         Self {
             id,
             state,
             reason,
             live: false,
-            facts: Some(json!({
-                "user": opening.user,
-                "pod": opening.pod.name,
-                "container": opening.pod.container,
-                "mode": opening.mode,
-                "argv": opening.argv,
-                "tty": opening.tty,
-                "startedAt": opening.started_at,
-                "durationSeconds": manifest.duration_seconds,
-                "bytes": manifest.bytes,
-                "end": manifest.end,
-                "transfers": manifest.transfers.len(),
-                "gaps": manifest.gaps.len(),
-                "keystrokes": opening.settings.keystrokes,
-                "encrypted": !opening.settings.recipients.is_empty(),
-            })),
+            facts: Some(facts),
         }
     }
+}
+
+/// What is known of a recording from its beginning.
+fn about(opening: &Opening) -> serde_json::Value {
+    json!({
+        "user": opening.user,
+        "pod": opening.pod.name,
+        "container": opening.pod.container,
+        "mode": opening.mode,
+        "argv": opening.argv,
+        "tty": opening.tty,
+        "startedAt": opening.started_at,
+        "keystrokes": opening.settings.keystrokes,
+        "encrypted": !opening.settings.recipients.is_empty(),
+    })
 }

@@ -9,10 +9,16 @@ use drawbridge_audit::recording::{
 };
 use drawbridge_audit::store::Store;
 use drawbridge_audit::subject::{Pod, Session};
+use drawbridge_protocol::frame::{self, Opcode};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
 use crate::credential::tests::jwt;
-use crate::gate::tests::World;
+use crate::gate::tests::{World, good, head, websocket};
 use crate::look::library::Library;
 use crate::session::tests::object_with;
 
@@ -301,4 +307,153 @@ async fn a_replay_breaks_off_where_a_segment_is_changed_swapped_or_gone() {
             assert!(!ends(head, cast), "{what}");
         }
     }
+}
+
+/// A console of the shell's session, recorded, and the pod's side of it.
+async fn console(world: &mut World) -> (DuplexStream, tokio::net::TcpStream) {
+    let target = "/sessions/shop/fix-cart/console";
+    let mut client = world
+        .connect(&websocket(target, "v4.channel.k8s.io", ""))
+        .await;
+    assert_eq!(head(&mut client).await.0, 101);
+    let pod = world.pod.recv().await.expect("dialled");
+    (client, pod)
+}
+
+async fn print(pod: &mut tokio::net::TcpStream, text: &str) {
+    let mut bytes = Vec::new();
+    let payload = [b"\x01", text.as_bytes()].concat();
+    frame::write(Opcode::Binary, &payload, None, &mut bytes);
+    pod.write_all(&bytes).await.expect("writes");
+}
+
+/// Reads until what was read ends with something.
+async fn until(client: &mut DuplexStream, text: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        seen.push(client.read_u8().await.expect("frames"));
+    }
+}
+
+/// The id of the one recording that is being made.
+async fn live_id(world: &World, token: &str) -> String {
+    let (_, body) = world
+        .ask(&get("/sessions/shop/fix-cart/recordings", token))
+        .await;
+    let list: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let item = &list["recordings"][0];
+    assert_eq!(
+        (&item["state"], &item["live"]),
+        (&"Open".into(), &true.into()),
+        "{body}"
+    );
+    item["id"].as_str().expect("text").to_owned()
+}
+
+/// A live view, and the code of the answer.
+async fn view(world: &World, id: &str, token: &str) -> (u16, DuplexStream, String) {
+    let target = format!("/sessions/shop/fix-cart/recordings/{id}/live");
+    let request = websocket(&target, super::live::SUBPROTOCOL, "").replace(&good(), token);
+    let mut client = world.connect(&request).await;
+    let (code, _, head) = head(&mut client).await;
+    (code, client, head)
+}
+
+/// What a live view shows until it shows `text`.
+async fn shows(socket: &mut WebSocketStream<DuplexStream>, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        match socket.next().await {
+            Some(Ok(Message::Binary(lines))) => {
+                assert!(lines.ends_with(b"\n"), "whole lines");
+                seen.push_str(std::str::from_utf8(&lines).expect("text"));
+            }
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("{other:?} before {text:?}: {seen}"),
+        }
+    }
+    seen
+}
+
+async fn closed(socket: &mut WebSocketStream<DuplexStream>) -> (u16, String) {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => {
+                return (frame.code.into(), frame.reason.to_string());
+            }
+            Some(Ok(_)) => {}
+            other => panic!("{other:?} instead of a Close"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_follows_a_session_sees_what_was_and_what_comes_and_the_user_is_told() {
+    let (mut world, _store, _dir) = world().await;
+    let observer = jwt("0b5e", "good");
+    let (mut user, mut pod) = console(&mut world).await;
+    print(&mut pod, "before\r\n").await;
+    until(&mut user, "before").await;
+    let id = live_id(&world, &observer).await;
+    for (token, code) in [
+        (good().as_str(), 403),
+        ("nobody-special", 403),
+        ("unknown", 401),
+    ] {
+        assert_eq!(view(&world, &id, token).await.0, code, "{token}");
+    }
+    let other = Uuid::now_v7().to_string();
+    assert_eq!(view(&world, &other, &observer).await.0, 404);
+    for token in [observer.as_str(), "auditor"] {
+        let (code, client, head) = view(&world, &id, token).await;
+        assert_eq!(code, 101, "{head}");
+        assert!(
+            head.contains("sec-websocket-protocol: live.drawbridge.dev\r\n"),
+            "{head}"
+        );
+        let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let seen = shows(&mut socket, "before").await;
+        assert!(seen.starts_with(r#"{"version":2,"#), "{seen}");
+        until(&mut user, "alice@example.com is watching this session").await;
+        let begun = std::time::Instant::now();
+        print(&mut pod, "after\r\n").await;
+        shows(&mut socket, "after").await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        drop(socket);
+        until(&mut user, "is no longer watching this session").await;
+    }
+    // When the session's connection ends, so does following it.
+    let (_, client, _) = view(&world, &id, &observer).await;
+    let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    shows(&mut socket, "after").await;
+    drop(pod);
+    assert_eq!(closed(&mut socket).await.0, 1000);
+}
+
+#[tokio::test]
+async fn a_revoked_viewer_is_cut_and_the_one_who_was_watched_goes_on() {
+    let (mut world, _store, _dir) = world().await;
+    let observer = jwt("0b5e", "good");
+    let (mut user, mut pod) = console(&mut world).await;
+    print(&mut pod, "before\r\n").await;
+    until(&mut user, "before").await;
+    let id = live_id(&world, &observer).await;
+    let (_, client, _) = view(&world, &id, &observer).await;
+    let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    shows(&mut socket, "before").await;
+    let mut revoked = object_with("/spec/revoked", true.into());
+    revoked.metadata.uid = Some("0b5e".into());
+    revoked.metadata.name = Some("audit-cart".into());
+    world.set(revoked);
+    assert_eq!(
+        closed(&mut socket).await,
+        (1008, "your session was revoked".to_owned())
+    );
+    until(&mut user, "is no longer watching").await;
+    print(&mut pod, "on\r\n").await;
+    until(&mut user, "on").await;
 }

@@ -53,6 +53,37 @@ export async function session(pod = 'web', spec = {}) {
   return { name, token, link: `/ui/#${namespace}/${name}/${token}`, expiresAt: Date.parse(status.expiresAt) };
 }
 
+/** A granted session that looks at another, and the link to the page of recordings. */
+export async function observer(of, spec = {}) {
+  const granted = await session(null, { mode: 'Observe', observe: { session: of.name }, target: undefined, ...spec });
+  return { ...granted, link: `/ui/replay.html#${namespace}/${of.name}/${granted.token}` };
+}
+
+/** Waits until the session has that many finished recordings in its status, and returns them. */
+export async function recorded({ name }, count = 1) {
+  for (let tries = 0; tries < 120; tries += 1) {
+    const { status } = JSON.parse(await kubectl('get', 'consolesessions.drawbridge.dev', name, '-o', 'json'));
+    if ((status.recordings ?? []).length >= count) return status.recordings;
+    await new Promise((go) => setTimeout(go, 250));
+  }
+  throw new Error(`session ${name} has not ${count} recordings after 30 seconds`);
+}
+
+/** A token of an ordinary account of the namespace, which may get the recordings of the sessions named, and of no other. */
+export async function auditor(...sessions) {
+  const name = `auditor-${randomBytes(4).toString('hex')}`;
+  const beside = { metadata: { name } };
+  await apply({ apiVersion: 'v1', kind: 'ServiceAccount', ...beside });
+  const rules = [{ apiGroups: ['drawbridge.dev'], resources: ['consolesessions/recordings'], resourceNames: sessions, verbs: ['get'] }];
+  await apply({ apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'Role', ...beside, rules });
+  await apply({
+    apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'RoleBinding', ...beside,
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+    subjects: [{ kind: 'ServiceAccount', name, namespace }],
+  });
+  return (await kubectl('create', 'token', name)).trim();
+}
+
 /** Ends a session at once. */
 export function revoke({ name }) {
   return kubectl('patch', 'consolesessions.drawbridge.dev', name, '--type=merge', '-p', '{"spec":{"revoked":true}}');

@@ -43,7 +43,7 @@ function long(seconds: number): string {
 export function drawTime(at: number, duration: number): void {
   // A clock that counts up shows whole seconds that are over.
   byId('at', HTMLElement).textContent = clock(Math.floor(at));
-  byId('duration', HTMLElement).textContent = clock(duration);
+  byId('duration', HTMLElement).textContent = clock(Math.floor(duration));
   const seek = byId('seek', HTMLInputElement);
   const max = String(Math.ceil(duration * 10) / 10);
   if (seek.max !== max) seek.max = max;
