@@ -2,35 +2,17 @@
 
 #![cfg(feature = "store")]
 
+#[path = "common/s3.rs"]
+mod s3;
+
 use bytes::Bytes;
 use drawbridge_audit::store::{Error, Store};
 use futures_util::TryStreamExt as _;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
-use s3s_fs::FileSystem;
-use tokio::net::TcpListener;
 
-/// A server with one bucket, `audit`, for one key pair; its address.
-async fn server(dir: &std::path::Path) -> String {
-    std::fs::create_dir(dir.join("audit")).unwrap();
-    let mut service = S3ServiceBuilder::new(FileSystem::new(dir).unwrap());
-    service.set_auth(SimpleAuth::from_single("key", "secret"));
-    let service = service.build();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            tokio::spawn(async move {
-                let builder = Builder::new(TokioExecutor::new());
-                let served = builder.serve_connection(TokioIo::new(socket), service);
-                let _ = served.await; // the client hangs up as it likes
-            });
-        }
-    });
-    format!("http://{addr}")
+/// A server with one bucket, `audit`; its address.
+async fn server(dir: &tempfile::TempDir) -> String {
+    std::fs::create_dir(dir.path().join("audit")).unwrap();
+    s3::server(dir.path()).await
 }
 
 fn store(endpoint: &str, secret: &str) -> Store {
@@ -48,7 +30,7 @@ fn store(endpoint: &str, secret: &str) -> Store {
 #[tokio::test]
 async fn s3_keeps_what_it_is_given_and_lists_and_deletes_it() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store(&server(dir.path()).await, "secret");
+    let store = store(&server(&dir).await, "secret");
     let key = "recordings/shop/6f1c/one/00000000.seg";
     assert!(store.get(key, 10).await.unwrap_err().is_not_found());
     let segment: Bytes = (0..=255_u8).cycle().take(1 << 20).collect();
@@ -79,7 +61,7 @@ async fn s3_keeps_what_it_is_given_and_lists_and_deletes_it() {
 #[tokio::test]
 async fn a_wrong_secret_is_an_error_that_does_not_show_it() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store(&server(dir.path()).await, "guessed");
+    let store = store(&server(&dir).await, "guessed");
     let error = store.put("x", Bytes::new()).await.unwrap_err();
     assert!(!format!("{error:?} {store:?}").contains("guessed"));
 }
