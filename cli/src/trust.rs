@@ -13,7 +13,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Trust {
     /// Public keys to believe: a PEM file, a directory of `*.pem`, or the `ConfigMap` that has them as JSON
-    /// (`kubectl get configmap drawbridge-signing-keys -o json`). Repeatable.
+    /// (`kubectl -n drawbridge-system get configmap drawbridge-signing-keys -o json`). Repeatable.
     #[arg(long = "keys", value_name = "FILE", env = "DRAWBRIDGE_AUDIT_KEYS")]
     files: Vec<PathBuf>,
     /// Private keys that open encrypted recordings, as `age-keygen` writes them. Repeatable.
