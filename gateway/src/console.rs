@@ -221,31 +221,28 @@ impl Console {
         upstream: Leg<Transport>,
     ) {
         let (recording, tap) = self.recording.take().unzip();
-        let ended = match client(upgraded, subprotocol).await {
-            Some(client) => {
-                let Self {
-                    gate,
-                    entry,
-                    session,
-                    streams,
-                    ..
-                } = &mut self;
-                let settings = Settings {
-                    streams: *streams,
-                    idle: session.idle,
-                    hang_up: session.mode == Mode::Exec,
-                    limits: gate.rules.limits,
-                };
-                let holds =
-                    || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
-                let notices = entry.notices();
-                let stop = entry.stopped(&gate.clock, holds);
-                Some(bridge(client, upstream, settings, tap, stop, notices).await)
-            }
-            None => {
-                drop(tap);
-                None
-            }
+        let ended = if let Some(client) = client(upgraded, subprotocol).await {
+            let Self {
+                gate,
+                entry,
+                session,
+                streams,
+                ..
+            } = &mut self;
+            let settings = Settings {
+                streams: *streams,
+                idle: session.idle,
+                hang_up: session.mode == Mode::Exec,
+                limits: gate.rules.limits,
+            };
+            let holds =
+                || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
+            let notices = entry.notices();
+            let stop = entry.stopped(&gate.clock, holds);
+            Some(bridge(client, upstream, settings, tap, stop, notices).await)
+        } else {
+            drop(tap);
+            None
         };
         if let Some(recording) = recording {
             // Sealed on this disk before the connection counts as over.

@@ -291,7 +291,7 @@ impl Batch {
             let (at, len) = (number(&head[1..9]), number(&head[9..]));
             let (data, after) = after.split_at_checked(usize::try_from(len).ok()?)?;
             rest = after;
-            let heard = match Kind::of(head[0]) {
+            let entry = match Kind::of(head[0]) {
                 Kind::Data(stream) => Heard::Data(stream, data),
                 Kind::Missed(stream) => Heard::Missed(stream, number(data)),
                 Kind::Resize => {
@@ -299,7 +299,7 @@ impl Batch {
                     Heard::Resize(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))
                 }
             };
-            Some((Duration::from_micros(at), heard))
+            Some((Duration::from_micros(at), entry))
         })
     }
 }
