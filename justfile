@@ -75,6 +75,14 @@ clients *filter:
     tests/clients/setup
     DRAWBRIDGE_CLUSTER=sandbox cargo test --package drawbridge-tests --features kubectl,foreign-clients --test kubectl --test foreign_clients --no-fail-fast -- {{ filter }} --nocapture
 
+# The audit log's sinks against real servers: nats-server (Debian) and tansu, which speaks Kafka (`cargo install tansu`).
+audit-sinks *filter:
+    cargo test --package drawbridge-audit --features nats,kafka --test nats --test kafka -- {{ filter }} --nocapture
+
+# Five minutes at 1,000 audit events a second with the sink down and a restart in between.
+audit-soak:
+    cargo test --package drawbridge-audit --features log --test soak -- --ignored --nocapture
+
 # What a Kubernetes API does, fact by fact, on $KUBECONFIG or the local cluster; `just test` checks the sandbox.
 conformance:
     DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --test conformance -- --nocapture

@@ -9,6 +9,8 @@ use anyhow::Context;
 use clap::Parser;
 use drawbridge_admin::logging::{self, Logging};
 use drawbridge_admin::{Ready, Server, shutdown_signal};
+use drawbridge_audit::event::Component;
+use drawbridge_audit::log;
 use drawbridge_crds::names;
 use jiff::SignedDuration;
 use kube::{Api, Client};
@@ -100,6 +102,8 @@ pub struct Args {
     #[command(flatten)]
     recording: RecordingFlags,
     #[command(flatten)]
+    audit: log::Flags,
+    #[command(flatten)]
     logging: Logging,
 }
 
@@ -163,6 +167,7 @@ impl Args {
             drain_pause,
             drain,
             recording,
+            audit,
             logging: _,
         } = self;
         let tls_reload = tls_reload.max(Duration::from_secs(1));
@@ -171,6 +176,7 @@ impl Args {
         let client = Client::try_from(config.clone()).context("failed to set up the API client")?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
+        let counts = drawbridge_audit::metrics::Metrics::new(&mut registry);
         let ready = Ready::default();
         let synced = ready.condition("watching sessions");
         let listening = ready.condition("listening");
@@ -212,6 +218,10 @@ impl Args {
 
         let recorder = Arc::new(recording.recorder(&client, Arc::clone(&metrics))?);
         tokio::spawn(Arc::clone(&recorder).look_after());
+        let (log, logged) = audit
+            .start(Component::Gateway, own_name(), counts)
+            .await
+            .context("failed to begin the audit log")?;
 
         let bridges = TaskTracker::new();
         let gate = Arc::new(Gate {
@@ -225,6 +235,7 @@ impl Args {
             cluster: client,
             recall: Recall::default(),
             recorder: Arc::clone(&recorder),
+            log,
             metrics,
             clock: Clock::wall(),
             bridges: bridges.clone(),
@@ -265,6 +276,7 @@ impl Args {
             listener,
             drain,
             recorder,
+            logged,
             admin,
             admin_stop,
         }
@@ -279,6 +291,7 @@ struct Running {
     listener: JoinHandle<()>,
     drain: Drain,
     recorder: Arc<Recorder>,
+    logged: log::Running,
     admin: JoinHandle<()>,
     admin_stop: CancellationToken,
 }
@@ -295,9 +308,19 @@ impl Running {
         self.drain.run().await;
         self.listener.await.context("the listener failed")?;
         self.recorder.settle(SETTLE).await;
+        // After the last console has said how it ended.
+        self.logged.stop().await;
         self.admin_stop.cancel();
         self.admin.await.context("the admin port failed")
     }
+}
+
+/// What this replica calls itself: its pod's name.
+fn own_name() -> String {
+    let name = ["POD_NAME", "HOSTNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    name.unwrap_or_else(|| "gateway".to_owned())
 }
 
 /// Whose tokens are, asked of the API server.

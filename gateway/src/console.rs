@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use drawbridge_audit::event;
+use drawbridge_audit::log::Unwritten;
 use drawbridge_crds::v1alpha1::{Mode, ResolvedTarget};
 use drawbridge_protocol::subprotocol::{Offer, Subprotocol, loses_stdin_end};
 use drawbridge_protocol::transcode::{Outcome, Streams};
@@ -22,6 +24,7 @@ use crate::record::{self, Recording, Tap};
 use crate::refusal::{Body, Kind, Refusal};
 use crate::route::{Action, Stream, Transport as How};
 use crate::session::Session;
+use crate::told;
 use crate::transport::Transport;
 use crate::upgrade::Handshake;
 use crate::upstream::Call;
@@ -50,6 +53,8 @@ struct Console {
     streams: Streams,
     /// Its recording, if there is one, until the bridge takes the tap.
     recording: Option<(Recording, Tap)>,
+    /// What the audit log knows of it.
+    facts: event::Facts,
     begun: Instant,
 }
 
@@ -134,7 +139,7 @@ impl Gate {
             .retry_after(5));
         }
         let mut target = session.target.clone().ok_or(Denied::NotReady(None))?;
-        if let Some(container) = stream.container {
+        if let Some(container) = stream.container.clone() {
             target.container = container; // checked above
         }
         let id = Uuid::now_v7();
@@ -151,6 +156,12 @@ impl Gate {
             .prepare(&session, id)
             .instrument(span.clone())
             .await?;
+        self.log.accepts().map_err(unlogged)?;
+        let client = told::client(request.headers(), peer.addr);
+        let account = self
+            .upstream
+            .account(&session.uid, &self.rules.sessions_namespace);
+        let known = told::console(&session, &target, &stream, &connection, client, account);
         let call = Call {
             session: &session,
             target: &target,
@@ -185,6 +196,9 @@ impl Gate {
             .start(place, facts)
             .instrument(span.clone())
             .await?;
+        // On record before anybody can type.
+        let connected = self.log.record(told::connected(known.clone()));
+        connected.instrument(span.clone()).await.map_err(unlogged)?;
         span.in_scope(|| {
             info!(
                 target: AUDIT,
@@ -200,6 +214,7 @@ impl Gate {
             target,
             streams: stream.streams,
             recording,
+            facts: known,
             begun: Instant::now(),
         };
         let upgraded = hyper::upgrade::on(&mut *request);
@@ -264,6 +279,10 @@ impl Console {
         let tally = ended.map(|ended| ended.tally).unwrap_or_default();
         count(metrics, Direction::to_pod, tally.bytes_in);
         count(metrics, Direction::to_client, tally.bytes_out);
+        let facts = self.facts.clone();
+        let lasted = self.begun.elapsed();
+        let event = told::disconnected(facts, ended, reason, lasted);
+        self.gate.log.emit(event);
         let outcome = ended.and_then(|ended| ended.outcome.as_ref());
         info!(
             target: AUDIT,
@@ -326,6 +345,16 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Error { reason, .. } => format!("error {reason}"),
         Outcome::Lost => "lost".to_owned(),
     }
+}
+
+/// A console that cannot be put on record is not opened.
+fn unlogged(why: Unwritten) -> Refusal {
+    Refusal::new(
+        Kind::Unavailable,
+        "this gateway cannot write its audit log at the moment, and opens no console without it",
+    )
+    .because(why)
+    .retry_after(5)
 }
 
 fn stopped(stop: Stop) -> Refusal {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use drawbridge_audit::log::Log;
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::RecordingLevel;
 use drawbridge_protocol::subprotocol::Offer;
@@ -33,6 +34,7 @@ use crate::refusal::{Body, Kind, Refusal};
 use crate::route::{self, Action, Route};
 use crate::session::{Session, State};
 use crate::sessions::Sessions;
+use crate::told::Case;
 use crate::upstream::Upstream;
 use crate::{credential, discovery, web};
 
@@ -63,6 +65,8 @@ pub struct Gate {
     pub recall: Recall,
     /// Keeps the record.
     pub recorder: Arc<Recorder>,
+    /// What is on record about who did what.
+    pub log: Log,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -112,7 +116,8 @@ impl Gate {
         mut request: Request<B>,
         peer: Arc<Peer>,
     ) -> Response<Body> {
-        let response = match self.answer(&mut request, &peer).await {
+        let mut case = Case::new(request.headers(), peer.addr);
+        let response = match self.answer(&mut request, &peer, &mut case).await {
             Ok(response) => response,
             Err(refusal) => {
                 self.metrics
@@ -121,6 +126,8 @@ impl Gate {
                         reason: refusal.kind(),
                     })
                     .inc();
+                let (stranger, facts) = case.refused(&refusal);
+                self.log.refused(stranger, || facts);
                 refusal.response()
             }
         };
@@ -134,6 +141,7 @@ impl Gate {
         self: &Arc<Self>,
         request: &mut Request<B>,
         peer: &Peer,
+        case: &mut Case,
     ) -> Result<Response<Body>, Refusal> {
         let strangers = |refusal| log_stranger(refusal, peer);
         let uri = request.uri();
@@ -147,6 +155,7 @@ impl Gate {
         if let Route::Web(page) = &route {
             return Ok(web::serve(page, request.method(), request.headers()));
         }
+        case.asks(&route);
         origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
         let offer = credential::offer(request.headers()).map_err(strangers)?;
         if let Route::Look(look) = route {
@@ -155,6 +164,7 @@ impl Gate {
         let claim = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
             .map_err(strangers)?;
         let session = self.session(claim, peer).await?;
+        case.of(&session);
         let answer = self.route(request, &offer, &session, route, peer).await;
         answer.inspect_err(|refusal| log_refusal(refusal, &session, peer))
     }

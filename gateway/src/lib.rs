@@ -50,6 +50,7 @@ pub mod route;
 pub mod session;
 pub mod sessions;
 pub mod tls;
+mod told;
 pub mod transport;
 pub mod upgrade;
 pub mod upstream;

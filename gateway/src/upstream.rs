@@ -9,6 +9,7 @@ mod sign;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::ResolvedTarget;
 use drawbridge_protocol::subprotocol::{SelectedError, Subprotocol};
 use drawbridge_protocol::transcode::Streams;
@@ -117,6 +118,15 @@ impl Upstream {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(leg.subprotocol);
         }
         leg
+    }
+
+    /// As whom streams of the session with this UID are opened at the API server; `None` when they go to kubelets.
+    #[must_use]
+    pub fn account(&self, session: &str, namespace: &str) -> Option<String> {
+        match &self.way {
+            Way::ApiServer(_) => Some(names::account_username(namespace, session)),
+            Way::Kubelet(_) => None,
+        }
     }
 
     /// What the last stream was opened with; `None` before the first.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use drawbridge_admin::logging::Logging;
 use drawbridge_admin::{Ready, Server, shutdown_signal};
+use drawbridge_audit::event::Component;
+use drawbridge_audit::log::{self, Log};
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{RecordingLevel, RecordingTerms};
 use futures_util::{StreamExt, stream};
@@ -107,6 +109,9 @@ pub struct Args {
     identity: Option<String>,
 
     #[command(flatten)]
+    audit: log::Flags,
+
+    #[command(flatten)]
     logging: Logging,
 }
 
@@ -181,6 +186,7 @@ impl Args {
             recording_payloads,
             signing_key_rotation,
             identity,
+            audit,
             logging,
         } = self;
         let recording = RecordingTerms {
@@ -231,14 +237,19 @@ impl Args {
         let mut registry = Registry::default();
         let sessions = feeds.watches().sessions.watched().clone();
         let metrics = Arc::new(Metrics::register(&mut registry, sessions));
+        let counts = drawbridge_audit::metrics::Metrics::new(&mut registry);
+        let (log, logged) = audit
+            .start(Component::Operator, operator.identity.clone(), counts)
+            .await
+            .context("failed to begin the audit log")?;
         let ready = Ready::default();
         let admin = Server::bind(admin_addr, ready.clone(), registry).await?;
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(admin.serve(admin_stop.clone()));
-        operator
-            .run(feeds, metrics, ready, signal)
-            .await
-            .inspect_err(|error| error!("{error:#}"))?;
+        let ended = operator.run(feeds, metrics, log, ready, signal).await;
+        // What it granted is on record, however it ended.
+        logged.stop().await;
+        ended.inspect_err(|error| error!("{error:#}"))?;
         admin_stop.cancel();
         admin.await.context("the admin port failed")
     }
@@ -262,6 +273,7 @@ impl Operator {
         self,
         feeds: Feeds,
         metrics: Arc<Metrics>,
+        log: Log,
         ready: Ready,
         signal: impl Future<Output = &'static str>,
     ) -> anyhow::Result<()> {
@@ -285,6 +297,7 @@ impl Operator {
         };
         let ctx = Arc::new(Ctx {
             recorder: Recorder::new(client.clone(), reporter),
+            log,
             client: client.clone(),
             sessions_namespace,
             gateway,

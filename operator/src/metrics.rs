@@ -51,6 +51,8 @@ pub enum ErrorKind {
     Lease,
     /// A session's objects were changed again and again; its repair pauses.
     Contested,
+    /// An audit event could not be written; nothing is granted without.
+    Audit,
     /// A bug: a pass panicked.
     Panic,
 }

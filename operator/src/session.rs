@@ -4,6 +4,7 @@ mod apply;
 mod gather;
 pub mod plan;
 mod report;
+mod told;
 #[cfg(test)]
 mod world;
 
@@ -12,6 +13,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use drawbridge_audit::log::{Log, Unwritten};
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{ConsoleSession, RecordingTerms};
 use jiff::Timestamp;
@@ -67,6 +69,8 @@ pub struct Ctx {
     pub metrics: Arc<Metrics>,
     /// Publishes Events.
     pub recorder: Recorder,
+    /// What is on record about who was granted what.
+    pub log: Log,
     /// Passes start once this is cancelled: caches filled, lease held.
     pub leading: CancellationToken,
     /// No pass starts any more once this is cancelled.
@@ -132,6 +136,9 @@ pub enum Error {
     /// The API server granted a token but sent none.
     #[error("the API server sent no token for account {0}")]
     NoToken(String),
+    /// A grant that cannot be put on record is not given.
+    #[error("the grant cannot be put on record")]
+    Unlogged(#[from] Unwritten),
     /// A session without UID: not from an API server.
     #[error("the session has no UID")]
     NeverStored,
@@ -149,6 +156,7 @@ impl Error {
             }
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::NameTaken { .. } => ErrorKind::NameTaken,
+            Error::Unlogged(_) => ErrorKind::Audit,
             Error::Panicked(_) => ErrorKind::Panic,
         }
     }

@@ -259,6 +259,7 @@ impl Operator {
             format!("--admin-addr={admin}"),
             format!("--gateway-url=https://{gateway}"),
             format!("--gateway-ca-file={}", pki.ca.display()),
+            format!("--audit-spool={}", dir.join("operator.audit").display()),
         ];
         add(&mut args, flags);
         let process = program(
@@ -305,6 +306,11 @@ impl Gateway {
             format!("--tls-key={}", pki.key.display()),
             // One each: two gateways must not share a spool. The store is in it.
             format!("--spool={}", dir.join(format!("{name}.spool")).display()),
+            // One each: two processes must not share a spool.
+            format!(
+                "--audit-spool={}",
+                dir.join(format!("{name}.audit")).display()
+            ),
             // Nobody is to be warned when a test has ended.
             "--drain-pause=0s".to_owned(),
             "--drain=1s".to_owned(),

@@ -1,5 +1,6 @@
 //! Whole requests, over an in-memory connection, against a scripted exec server and API server.
 
+mod audit;
 mod refusals;
 
 use std::sync::Mutex;
@@ -43,11 +44,15 @@ impl Reviewer for Sealed {
     }
 }
 
+type Told = Arc<Mutex<Vec<drawbridge_audit::event::Event>>>;
+
 /// A gateway with one session (`session::tests::object`), its cluster and its exec server.
 pub(crate) struct World {
     pub(crate) door: Door,
     heads: Heads,
     asked: Asked,
+    /// What the audit log was told.
+    pub(crate) told: Told,
     say: Arc<Mutex<Say>>,
     /// The exec server's ends of upgraded connections.
     pub(crate) pod: tokio::sync::mpsc::Receiver<tokio::net::TcpStream>,
@@ -62,6 +67,14 @@ impl World {
 
     /// The same, with recordings.
     pub(crate) async fn with(library: Option<Library>) -> Self {
+        let (log, mut emitted) = Log::for_tests(1024);
+        let told = Told::default();
+        let list = Arc::clone(&told);
+        tokio::spawn(async move {
+            while let Some(event) = emitted.next().await {
+                list.lock().expect("not poisoned").push(event);
+            }
+        });
         let metrics = Arc::new(Metrics::unregistered());
         let open = Arc::new(Open::new(Arc::clone(&metrics)));
         let sessions = Arc::new(Sessions::new(Arc::clone(&open), Arc::clone(&metrics)));
@@ -111,6 +124,7 @@ impl World {
             cluster: client,
             recall: Recall::default(),
             recorder,
+            log,
             metrics,
             clock: Clock::following_tokio("2030-01-01T00:00:00Z".parse().expect("a time")),
             bridges: TaskTracker::new(),
@@ -134,6 +148,7 @@ impl World {
             door,
             heads,
             asked,
+            told,
             say,
             pod,
             _kept: kept,

@@ -1,3 +1,4 @@
+use drawbridge_audit::event::Type;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
@@ -525,4 +526,50 @@ fn a_pause_does_not_outlast_the_grant() {
             "{ends:?}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sessions_life_is_told_before_each_status_and_told_once() {
+    let mut world = World::new();
+    world.pass().await.expect("granted");
+    world.watch();
+    world.pass().await.expect("nothing to do");
+    world.change(SESSION, |session| session["spec"]["revoked"] = true.into());
+    world.watch();
+    world.pass().await.expect("ended");
+    let told: Vec<_> = world
+        .told
+        .lock()
+        .expect("not poisoned")
+        .iter()
+        .map(|event| (event.kind(), event.facts().clone()))
+        .collect();
+    let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Type::Requested, Type::Granted, Type::Revoked]);
+    for (_, facts) in &told {
+        assert_eq!(facts.user.as_deref(), Some("alice@example.com"));
+        assert_eq!(
+            facts.session.as_ref().map(|session| session.uid.as_str()),
+            Some("6f1c0000-1")
+        );
+        let pod = facts.pod.as_ref().expect("told");
+        assert_eq!(pod.uid.as_deref(), Some("pod-1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_granted_that_cannot_be_put_on_record() {
+    let world = World::new();
+    let (log, emitted) = drawbridge_audit::log::Log::for_tests(8);
+    drop(emitted); // nobody writes any more
+    let world = World {
+        ctx: Arc::new(Ctx {
+            log,
+            ..Arc::into_inner(world.ctx).expect("nobody else has it")
+        }),
+        ..world
+    };
+    assert!(matches!(world.pass().await, Err(Error::Unlogged(_))));
+    let status = world.status();
+    assert_ne!(status["phase"], "Ready", "{status}");
 }

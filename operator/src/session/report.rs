@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::apply::{Applied, write};
 use super::plan::{Access, Observed, Plan, Subject};
-use super::{CALL_TIMEOUT, Ctx, Error, remember};
+use super::{CALL_TIMEOUT, Ctx, Error, remember, told};
 use crate::metrics::{ErrorKind, Verb};
 use crate::watches::chain;
 use crate::{FIELD_MANAGER, Guarded};
@@ -96,6 +96,14 @@ pub(super) async fn report(
 ) -> Result<(), Error> {
     let session = &*seen.session;
     let status = status(seen, plan, applied);
+    for event in told::changes(session, plan) {
+        if plan.ended.is_some() {
+            ctx.log.emit(event); // nothing may keep a session from ending
+        } else {
+            // On record before the gateway can see it.
+            ctx.log.record(event).await?;
+        }
+    }
     if session.status.as_ref() != Some(&status) && !put(ctx, session, &status).await? {
         return Ok(()); // the session is gone
     }
@@ -109,6 +117,7 @@ pub(super) async fn report(
     } else if let Some(applied) = applied.filter(|applied| !applied.written.is_empty()) {
         let what = applied.written.join(", ");
         info!(what, "repaired");
+        ctx.log.emit(told::repaired(session, plan, &what));
         let note = format!("restored what was missing or changed: {what}");
         publish(
             ctx,

@@ -26,7 +26,11 @@ pub(super) struct World {
     pub(super) api: Api,
     pub(super) feeds: Feeds,
     pub(super) ctx: Arc<Ctx>,
+    /// What the audit log was told.
+    pub(super) told: Told,
 }
+
+type Told = Arc<Mutex<Vec<drawbridge_audit::event::Event>>>;
 
 impl World {
     pub(super) fn new() -> Self {
@@ -57,6 +61,14 @@ impl World {
             controller: "test".into(),
             instance: Some("test".into()),
         };
+        let (log, mut emitted) = Log::for_tests(1024);
+        let told = Told::default();
+        let list = Arc::clone(&told);
+        tokio::spawn(async move {
+            while let Some(event) = emitted.next().await {
+                list.lock().expect("not poisoned").push(event);
+            }
+        });
         let ctx = Ctx {
             client: api.client(),
             sessions_namespace: "drawbridge-sessions".into(),
@@ -68,6 +80,7 @@ impl World {
             watches,
             metrics,
             recorder: Recorder::new(api.client(), reporter),
+            log,
             leading: CancellationToken::new(),
             stop: CancellationToken::new(),
             failures: Mutex::default(),
@@ -75,7 +88,12 @@ impl World {
         };
         ctx.leading.cancel();
         let ctx = Arc::new(ctx);
-        Self { api, feeds, ctx }
+        Self {
+            api,
+            feeds,
+            ctx,
+            told,
+        }
     }
 
     pub(super) fn watch(&mut self) {

@@ -175,6 +175,7 @@ async fn parts(
         &[
             format!("--gateway-url=https://{addr}"),
             format!("--gateway-ca-file={}", path(&ca)),
+            format!("--audit-spool={}", path(&files.path("operator.audit"))),
         ],
     )?;
     let gateway = Part::start(
@@ -187,6 +188,7 @@ async fn parts(
             format!("--tls-cert={}", path(&certificate)),
             format!("--tls-key={}", path(&key)),
             format!("--spool={}", path(&files.path("gateway.spool"))),
+            format!("--audit-spool={}", path(&files.path("gateway.audit"))),
             // Nobody else uses it.
             "--drain-pause=0s".to_owned(),
             "--drain=1s".to_owned(),

@@ -337,6 +337,10 @@ impl Stage {
         command
             .arg("--spool")
             .arg(self.log().with_extension("spool"));
+        let audit = format!("audit-{}", listen.port());
+        command
+            .arg("--audit-spool")
+            .arg(self.dir.path().join(audit));
         if tls {
             command
                 .arg("--tls-cert")

@@ -1,0 +1,312 @@
+//! What the audit log is told of consoles, refusals and looks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drawbridge_audit::event::{self, Event, Facts, Pod, Type, Upstream};
+use drawbridge_crds::v1alpha1::ResolvedTarget;
+use drawbridge_protocol::transcode::Outcome;
+use http::HeaderMap;
+use http::header::USER_AGENT;
+
+use crate::bridge::{Closed, Ended};
+use crate::refusal::Refusal;
+use crate::route::{Route, Stream};
+use crate::session::Session;
+
+/// What is known of a request, should it be refused.
+#[derive(Debug)]
+pub(crate) struct Case {
+    client: event::Client,
+    facts: Facts,
+    /// Whether nothing proves who asks.
+    stranger: bool,
+}
+
+impl Case {
+    /// A request from `addr`.
+    pub(crate) fn new(headers: &HeaderMap, addr: SocketAddr) -> Self {
+        Self {
+            client: client(headers, addr),
+            facts: Facts::default(),
+            stranger: true,
+        }
+    }
+
+    /// It asks for `route`.
+    pub(crate) fn asks(&mut self, route: &Route) {
+        match route {
+            Route::Stream(stream) => {
+                self.facts.pod = Some(Pod {
+                    namespace: stream.namespace.clone(),
+                    name: stream.pod.clone(),
+                    uid: None,
+                    container: stream.container.clone(),
+                    node: None,
+                });
+                self.facts.argv.clone_from(&stream.command);
+                self.facts.tty = Some(stream.streams.tty);
+            }
+            Route::Pod { namespace, pod } => {
+                self.facts.pod = Some(Pod {
+                    namespace: namespace.clone(),
+                    name: pod.clone(),
+                    uid: None,
+                    container: None,
+                    node: None,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// It comes from who holds the token of `session`.
+    pub(crate) fn of(&mut self, session: &Arc<Session>) {
+        self.stranger = false;
+        who(&mut self.facts, session);
+        if self.facts.pod.is_none() {
+            let target = session.target.as_ref();
+            self.facts.pod = target.map(|target| pod(session, target));
+        }
+    }
+
+    /// Whether nothing proves who asks, and what to say about the refusal.
+    pub(crate) fn refused(self, refusal: &Refusal) -> (bool, Facts) {
+        let facts = Facts {
+            client: Some(self.client),
+            outcome: Some(event::Outcome::Refused),
+            reason: Some(refusal.kind().label().to_owned()),
+            message: Some(refusal.public().to_owned()),
+            code: Some(refusal.code()),
+            ..self.facts
+        };
+        (self.stranger, facts)
+    }
+}
+
+/// Where a request comes from.
+pub(crate) fn client(headers: &HeaderMap, addr: SocketAddr) -> event::Client {
+    let agent = headers.get(USER_AGENT);
+    event::Client {
+        address: addr.to_string(),
+        user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+    }
+}
+
+/// What is known of a console from its first moment; `account`: as whom it is opened at the API server.
+pub(crate) fn console(
+    session: &Session,
+    target: &ResolvedTarget,
+    stream: &Stream,
+    connection: &str,
+    client: event::Client,
+    account: Option<String>,
+) -> Facts {
+    let mut facts = Facts {
+        pod: Some(pod(session, target)),
+        argv: stream.command.clone(),
+        tty: Some(stream.streams.tty),
+        connection: Some(connection.to_owned()),
+        client: Some(client),
+        upstream: Some(Upstream {
+            user: account,
+            audit_id: connection.to_owned(),
+        }),
+        ..Facts::default()
+    };
+    who(&mut facts, session);
+    facts
+}
+
+/// A console was opened.
+pub(crate) fn connected(facts: Facts) -> Event {
+    Event::now(
+        Type::Connected,
+        Facts {
+            outcome: Some(event::Outcome::Success),
+            ..facts
+        },
+    )
+}
+
+/// A console ended; `None`: the client did not take its 101. `reason`: the label of the end.
+pub(crate) fn disconnected(
+    facts: Facts,
+    ended: Option<&Ended>,
+    reason: &'static str,
+    lasted: Duration,
+) -> Event {
+    let tally = ended.map(|ended| ended.tally).unwrap_or_default();
+    let process = ended.and_then(|ended| ended.outcome.as_ref());
+    let outcome = match (process, ended.map(|ended| ended.closed)) {
+        (_, Some(Closed::Stopped(_))) => event::Outcome::Interrupted,
+        (Some(Outcome::Success), _) => event::Outcome::Success,
+        (Some(Outcome::Exit(_) | Outcome::Error { .. }), _) => event::Outcome::Failure,
+        _ => event::Outcome::Interrupted,
+    };
+    let exit_code = match process {
+        Some(Outcome::Success) => Some(0),
+        Some(Outcome::Exit(code)) => i32::try_from(*code).ok(),
+        _ => None,
+    };
+    let facts = Facts {
+        outcome: Some(outcome),
+        reason: Some(reason.to_owned()),
+        bytes: Some(event::Bytes {
+            to_pod: tally.bytes_in,
+            from_pod: tally.bytes_out,
+        }),
+        duration_seconds: Some(lasted.as_secs_f64()),
+        exit_code,
+        ..facts
+    };
+    Event::now(Type::Disconnected, facts)
+}
+
+fn who(facts: &mut Facts, session: &Session) {
+    facts.session = Some(event::Session {
+        namespace: session.namespace.clone(),
+        name: session.name.clone(),
+        uid: session.uid.clone(),
+    });
+    facts.user = Some(session.user.clone());
+    facts.mode = Some(format!("{:?}", session.mode));
+    facts.justification.clone_from(&session.reason);
+    facts.expires_at = session.expires_at;
+}
+
+fn pod(session: &Session, target: &ResolvedTarget) -> Pod {
+    Pod {
+        namespace: session.namespace.clone(),
+        name: target.pod.clone(),
+        uid: Some(target.pod_uid.clone()),
+        container: Some(target.container.clone()),
+        node: Some(target.node.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drawbridge_protocol::transcode::Streams;
+
+    use super::*;
+    use crate::bridge::{Stop, Tally};
+    use crate::refusal::Kind;
+    use crate::route::{Action, Transport};
+    use crate::session::tests::ready;
+
+    fn opened() -> Facts {
+        let session = ready();
+        let target = session.target.clone().expect("granted");
+        let stream = Stream {
+            action: Action::Exec,
+            transport: Transport::WebSocket,
+            namespace: "shop".into(),
+            pod: "web".into(),
+            container: None,
+            command: vec!["sh".into(), "-i".into()],
+            streams: Streams {
+                stdin: true,
+                stdout: true,
+                stderr: false,
+                tty: true,
+            },
+        };
+        let client = client(&HeaderMap::new(), ([127, 0, 0, 1], 9).into());
+        let account = Some("system:serviceaccount:drawbridge-sessions:cs-6f1c".to_owned());
+        console(&session, &target, &stream, "c-1", client, account)
+    }
+
+    #[test]
+    fn a_console_is_told_with_everything_that_joins_it_to_other_logs() {
+        let event = connected(opened());
+        assert_eq!(event.kind(), Type::Connected);
+        let told = serde_json::to_value(event.facts()).expect("JSON");
+        assert_eq!(
+            told,
+            serde_json::json!({
+                "session": {"namespace": "shop", "name": "fix-cart", "uid": "6f1c"},
+                "user": "alice@example.com",
+                "pod": {"namespace": "shop", "name": "web", "uid": "p-1", "container": "app", "node": "n1"},
+                "argv": ["sh", "-i"], "mode": "Exec", "tty": true, "connection": "c-1",
+                "client": {"address": "127.0.0.1:9"},
+                "upstream": {"user": "system:serviceaccount:drawbridge-sessions:cs-6f1c", "auditId": "c-1"},
+                "outcome": "Success", "expiresAt": "2030-01-01T01:00:00Z",
+            })
+        );
+    }
+
+    #[test]
+    fn an_end_is_told_with_its_outcome_and_exit_code() {
+        let ended = |closed, outcome| Ended {
+            closed,
+            outcome,
+            tally: Tally {
+                bytes_in: 3,
+                bytes_out: 5,
+                dropped: 0,
+            },
+        };
+        for (end, outcome, code) in [
+            (
+                Some(ended(Closed::ByPod, Some(Outcome::Success))),
+                event::Outcome::Success,
+                Some(0),
+            ),
+            (
+                Some(ended(Closed::ByPod, Some(Outcome::Exit(7)))),
+                event::Outcome::Failure,
+                Some(7),
+            ),
+            (
+                Some(ended(
+                    Closed::Stopped(Stop::Revoked),
+                    Some(Outcome::Success),
+                )),
+                event::Outcome::Interrupted,
+                Some(0),
+            ),
+            (
+                Some(ended(Closed::ClientLost, None)),
+                event::Outcome::Interrupted,
+                None,
+            ),
+            (None, event::Outcome::Interrupted, None),
+        ] {
+            let event = disconnected(opened(), end.as_ref(), "why", Duration::from_secs(2));
+            let facts = event.facts();
+            assert_eq!(
+                (facts.outcome, facts.exit_code),
+                (Some(outcome), code),
+                "{end:?}"
+            );
+            let bytes = end.map_or(0, |_| 5);
+            assert_eq!(facts.bytes.map(|bytes| bytes.from_pod), Some(bytes));
+            assert_eq!(facts.duration_seconds, Some(2.0));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_what_was_asked_and_by_whom_if_that_is_proven() {
+        let mut case = Case::new(&HeaderMap::new(), ([127, 0, 0, 1], 9).into());
+        let refusal = Refusal::new(Kind::NotGranted, "not this pod");
+        case.asks(&Route::Pod {
+            namespace: "prod".into(),
+            pod: "db".into(),
+        });
+        case.of(&Arc::new(ready()));
+        let (stranger, facts) = case.refused(&refusal);
+        assert!(!stranger);
+        let pod = facts.pod.expect("told");
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("prod", "db"));
+        assert_eq!(facts.user.as_deref(), Some("alice@example.com"));
+        assert_eq!(
+            (facts.code, facts.reason.as_deref()),
+            (Some(403), Some("not_granted"))
+        );
+        let case = Case::new(&HeaderMap::new(), ([127, 0, 0, 1], 9).into());
+        let (stranger, facts) = case.refused(&refusal);
+        assert!(stranger && facts.session.is_none());
+    }
+}
