@@ -10,5 +10,5 @@ async fn main() -> anyhow::Result<()> {
         .install_default()
         .ok()
         .context("another TLS provider was installed before ours")?;
-    Args::parse().run().await
+    Box::pin(Args::parse().run()).await
 }
