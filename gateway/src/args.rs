@@ -222,6 +222,7 @@ impl Args {
             .start(Component::Gateway, own_name(), counts)
             .await
             .context("failed to begin the audit log")?;
+        tokio::spawn(sign(log.clone(), recorder.key().clone()));
 
         let bridges = TaskTracker::new();
         let gate = Arc::new(Gate {
@@ -312,6 +313,19 @@ impl Running {
         self.logged.stop().await;
         self.admin_stop.cancel();
         self.admin.await.context("the admin port failed")
+    }
+}
+
+/// Signs checkpoints with the key that manifests are signed with, whichever that is.
+async fn sign(log: log::Log, mut key: crate::record::keys::Key) {
+    loop {
+        let now = key.borrow_and_update().clone();
+        if let Some(key) = now {
+            log.sign_with(key);
+        }
+        if key.changed().await.is_err() {
+            return; // the last one counts
+        }
     }
 }
 
