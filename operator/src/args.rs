@@ -321,7 +321,8 @@ impl Operator {
         );
         let mut passes = tokio::spawn(work);
 
-        let signing = Signing::new(&client, &lease_namespace, signing_key_rotation);
+        let signing =
+            Signing::new(&client, &lease_namespace, signing_key_rotation).signing(ctx.log.clone());
         let mut elector = Elector::new(&client, &lease_namespace, &lease_name, identity, &metrics);
         let lead = async {
             watches

@@ -6,9 +6,11 @@
 //! | ConfigMap `drawbridge-signing-keys` | beside it | every public key that was ever in use, so that old records can be verified |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_audit::keys::SigningKey;
+use drawbridge_audit::log::Log;
 use drawbridge_crds::names;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -37,6 +39,7 @@ pub struct Signing {
     secrets: Api<Secret>,
     maps: Api<ConfigMap>,
     rotation: Duration,
+    log: Log,
 }
 
 /// Why there may be no key, or not the right one.
@@ -80,7 +83,15 @@ impl Signing {
             secrets: Api::namespaced(client.clone(), namespace),
             maps: Api::namespaced(client.clone(), namespace),
             rotation,
+            log: Log::discard(),
         }
+    }
+
+    /// Has the checkpoints of `log` signed with the key in use.
+    #[must_use]
+    pub fn signing(mut self, log: Log) -> Self {
+        self.log = log;
+        self
     }
 
     /// Keeps the key. Never returns.
@@ -111,7 +122,9 @@ impl Signing {
         match (todo(found.is_some(), since, self.rotation, now), found) {
             (Todo::Keep, Some(secret)) => {
                 let key = key_of(&secret).ok_or(Error::NoKey)?;
-                self.publish(&key, since.unwrap_or(now), None).await
+                self.publish(&key, since.unwrap_or(now), None).await?;
+                self.log.sign_with(Arc::new(key));
+                Ok(())
             }
             (Todo::Replace, Some(secret)) => {
                 let old = key_of(&secret).ok_or(Error::NoKey)?;
@@ -121,6 +134,7 @@ impl Signing {
                 info!(key = %new.id(), replaces = %old.id(), "made the next signing key");
                 if written {
                     self.publish(&old, since.unwrap_or(now), Some(now)).await?;
+                    self.log.sign_with(Arc::new(new));
                 }
                 Ok(())
             }
@@ -129,6 +143,7 @@ impl Signing {
                 self.publish(&key, now, None).await?;
                 if self.put(&key, now, None).await? {
                     info!(key = %key.id(), "made the first signing key");
+                    self.log.sign_with(Arc::new(key));
                 }
                 Ok(())
             }
