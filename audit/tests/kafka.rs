@@ -37,10 +37,15 @@ async fn make_topic(port: u16) {
     .await;
     let admin = cluster.expect("connected").admin();
     let made = admin
-        .create_topics([NewTopic::new(TOPIC, 1, 1)], CreateTopicsOptions::default())
+        .create_topics(
+            [NewTopic::new(TOPIC, 1, 1).expect("a topic")],
+            CreateTopicsOptions::default(),
+        )
         .await
         .expect("answered");
-    made.into_values().for_each(|made| made.expect("made"));
+    for made in made.into_values() {
+        made.expect("made");
+    }
 }
 
 /// Everything in the topic, and each record's key and `id`.
@@ -52,6 +57,7 @@ async fn stored(port: u16) -> Vec<(Record, String, String)> {
     let consumer = cluster
         .consumer_without_group()
         .auto_offset_reset(AutoOffsetReset::Earliest)
+        .max_poll_records(100_000) // in one go: after full pages the last, short one may be empty at first
         .build()
         .await
         .expect("made");

@@ -32,7 +32,7 @@ fn server(dir: &Path, port: u16) -> Server {
 async fn context(port: u16) -> jetstream::Context {
     let mut client = None;
     until("nats-server answers", async || {
-        client = async_nats::connect(("127.0.0.1", port)).await.ok();
+        client = async_nats::connect(format!("127.0.0.1:{port}")).await.ok();
         client.is_some()
     })
     .await;

@@ -13,12 +13,12 @@ use drawbridge_audit::metrics::Metrics;
 
 /// A log with its spool in `dir` and one sink.
 #[allow(dead_code, reason = "not every test starts one so")]
-pub async fn start(dir: &Path, sink: &str) -> (Log, Running) {
+pub(crate) async fn start(dir: &Path, sink: &str) -> (Log, Running) {
     start_with(dir, sink, 64 << 20).await
 }
 
 /// The same, with so many bytes of spool.
-pub async fn start_with(dir: &Path, sink: &str, max_bytes: u64) -> (Log, Running) {
+pub(crate) async fn start_with(dir: &Path, sink: &str, max_bytes: u64) -> (Log, Running) {
     let config = Config {
         directory: dir.join("spool"),
         component: Component::Gateway,
@@ -35,7 +35,7 @@ pub async fn start_with(dir: &Path, sink: &str, max_bytes: u64) -> (Log, Running
 }
 
 /// The event with this number.
-pub fn event(number: usize) -> Event {
+pub(crate) fn event(number: usize) -> Event {
     let facts = Facts {
         message: Some(number.to_string()),
         ..Facts::default()
@@ -45,7 +45,7 @@ pub fn event(number: usize) -> Event {
 
 #[allow(dead_code, reason = "one test counts as it goes")]
 /// The numbers of the events among `records`.
-pub fn numbers(records: &[Record]) -> HashSet<usize> {
+pub(crate) fn numbers(records: &[Record]) -> HashSet<usize> {
     records
         .iter()
         .filter(|record| record.kind == Type::Connected)
@@ -54,7 +54,7 @@ pub fn numbers(records: &[Record]) -> HashSet<usize> {
 }
 
 /// Waits until `holds`.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_mins(2);
     while !holds().await {
         assert!(Instant::now() < end, "{what}: not within two minutes");
@@ -64,7 +64,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// Whether lines, each delivered at least once and in any order, are whole chains once they are sorted.
 #[allow(dead_code, reason = "not every sink is read line by line")]
-pub fn verify(mut lines: Vec<Vec<u8>>) {
+pub(crate) fn verify(mut lines: Vec<Vec<u8>>) {
     lines.sort_by_cached_key(|line| {
         let record: Record = serde_json::from_slice(line).expect("a record");
         (record.instance, record.seq)
@@ -83,12 +83,12 @@ pub fn verify(mut lines: Vec<Vec<u8>>) {
 
 /// A server that is killed when this is dropped.
 #[allow(dead_code, reason = "the webhook is no process")]
-pub struct Server(Child);
+pub(crate) struct Server(Child);
 
 #[allow(dead_code, reason = "the webhook is no process")]
 impl Server {
     /// Starts `program`, which must be on the PATH or in `/usr/sbin`.
-    pub fn start(program: &str, args: &[String], log: &Path) -> Self {
+    pub(crate) fn start(program: &str, args: &[String], log: &Path) -> Self {
         let sbin = Path::new("/usr/sbin").join(program);
         let program = if sbin.exists() { sbin } else { program.into() };
         let output = std::fs::OpenOptions::new()
@@ -106,14 +106,14 @@ impl Server {
     }
 
     /// Sends it a signal: `STOP` freezes it, `CONT` lets it go on.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.0.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Kills it, as `kill -9` does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("gone");
     }
@@ -128,7 +128,7 @@ impl Drop for Server {
 
 /// A port of 127.0.0.1 nobody has.
 #[allow(dead_code, reason = "the webhook binds its own")]
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     listener.local_addr().expect("bound").port()
 }
