@@ -10,6 +10,7 @@ use crate::sink::{Address, bytes};
 
 /// Flags about the audit log.
 #[derive(clap::Args, Clone, Debug)]
+#[group(id = "audit")]
 pub struct Flags {
     /// Where audit events go; may be repeated. `stdout`, `file:PATH#rotate=100Mi&keep=10`, `webhook:https://HOST/PATH`,
     /// `nats://HOST:PORT/SUBJECT` or `kafka://HOST:PORT/TOPIC`; docs/audit.md has the options of each. Default: `stdout`
@@ -23,6 +24,7 @@ pub struct Flags {
     /// Directory where audit events are kept until every sink has taken them. Should outlive the process; one process at
     /// a time.
     #[arg(
+        id = "audit_spool", // whoever flattens these may have a spool of their own
         long = "audit-spool",
         env = "DRAWBRIDGE_AUDIT_SPOOL",
         default_value = "/var/lib/drawbridge/audit"
@@ -30,7 +32,7 @@ pub struct Flags {
     spool: PathBuf,
     /// Most bytes of that directory, e.g. `1Gi`; at least `1Mi`. A sink may be gone until it is full: at 1,000 events a
     /// second about 20 minutes.
-    #[arg(long = "audit-spool-max", env = "DRAWBRIDGE_AUDIT_SPOOL_MAX", default_value = "1Gi", value_parser = bytes)]
+    #[arg(id = "audit_spool_max", long = "audit-spool-max", env = "DRAWBRIDGE_AUDIT_SPOOL_MAX", default_value = "1Gi", value_parser = bytes)]
     spool_max: u64,
     /// What becomes of events that cannot be written, or not delivered until the spool is full: `refuse` new sessions
     /// until there is room, or `drop-oldest` events.
