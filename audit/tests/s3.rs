@@ -1,5 +1,6 @@
 //! A store on S3, proved against a server that speaks it and that nobody here wrote.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![cfg(feature = "store")]
 
 #[path = "common/s3.rs"]

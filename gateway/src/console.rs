@@ -107,6 +107,21 @@ impl Gate {
         grant::check(session, ask, self.clock.now()).map(drop)
     }
 
+    /// Whether one more console is within the session's limit, and within the gateway's.
+    fn check_room(&self, entry: &Entry, session: &Session) -> Result<(), Refusal> {
+        if entry.rank() > session.max_connections {
+            return Err(too_many(session));
+        }
+        if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
+            return Err(Refusal::new(
+                Kind::Unavailable,
+                "this gateway has as many consoles open as it may",
+            )
+            .retry_after(5));
+        }
+        Ok(())
+    }
+
     async fn open_stream<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
@@ -128,16 +143,7 @@ impl Gate {
             .get(&session.uid)
             .ok_or(Denied::Ended(Stop::SessionDeleted))?;
         self.check(&session, &stream)?;
-        if entry.rank() > session.max_connections {
-            return Err(too_many(&session));
-        }
-        if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
-            return Err(Refusal::new(
-                Kind::Unavailable,
-                "this gateway has as many consoles open as it may",
-            )
-            .retry_after(5));
-        }
+        self.check_room(&entry, &session)?;
         let mut target = session.target.clone().ok_or(Denied::NotReady(None))?;
         if let Some(container) = stream.container.clone() {
             target.container = container; // checked above

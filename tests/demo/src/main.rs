@@ -76,12 +76,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
         part,
     } = args;
     match part {
-        None => stage::play(port, !no_open && !check, check).await,
+        None => Box::pin(stage::play(port, !no_open && !check, check)).await,
         Some(part) => {
             part::end_with_parent();
             match part {
-                Part::Operator(args) => args.run().await,
-                Part::Gateway(args) => args.run().await,
+                Part::Operator(args) => Box::pin(args.run()).await,
+                Part::Gateway(args) => Box::pin(args.run()).await,
             }
         }
     }
