@@ -129,9 +129,6 @@ pub struct Facts {
     /// Exit code of the process, if the far side said one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// What was transferred.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transfer: Option<Transfer>,
     /// The recording it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<Recording>,
@@ -182,18 +179,14 @@ pub enum Type {
     Refused,
     /// A console ended (gateway).
     Disconnected,
-    /// A file or another binary stream went through a console (gateway).
-    Transferred,
-    /// Somebody looked at a recording (gateway).
+    /// Somebody fetched what a recording shows (gateway). Written before it is sent.
     Replayed,
-    /// Somebody began to watch an open console (gateway).
+    /// Somebody began to watch an open console (gateway). Written before anything is shown.
     LiveViewed,
-    /// Somebody fetched a recording (gateway).
+    /// Somebody fetched the manifest of a recording (gateway). Written before it is sent.
     Downloaded,
-    /// A recording could not be written, or not stored (gateway).
+    /// The recording of a console could not be sealed when it ended (gateway).
     RecorderFailed,
-    /// It can again (gateway).
-    RecorderRecovered,
     /// A sink does not take events; they wait in the spool.
     SinkFailed,
     /// It does again.
@@ -285,19 +278,6 @@ pub struct Bytes {
     /// From the pod.
     #[serde(rename = "out")]
     pub from_pod: u64,
-}
-
-/// A binary stream that went through.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Transfer {
-    /// `stdin`, `stdout` or `stderr`.
-    pub stream: String,
-    /// `in`: to the pod; `out`: from it.
-    pub direction: String,
-    /// How many bytes.
-    pub bytes: u64,
-    /// SHA-256 of them, in hex.
-    pub sha256: String,
 }
 
 /// A recording.
@@ -406,7 +386,6 @@ impl Facts {
             bytes: _,
             duration_seconds,
             exit_code: _,
-            transfer,
             recording,
             sink,
             dropped: _,
@@ -445,17 +424,6 @@ impl Facts {
                 .iter_mut()
                 .for_each(|text| cut(text, MAX_NAME));
             cut(&mut upstream.audit_id, MAX_NAME);
-        }
-        if let Some(Transfer {
-            stream,
-            direction,
-            bytes: _,
-            sha256,
-        }) = transfer
-        {
-            for text in [stream, direction, sha256] {
-                cut(text, MAX_NAME);
-            }
         }
         if let Some(recording) = recording {
             cut(&mut recording.id, MAX_NAME);
@@ -563,12 +531,6 @@ mod tests {
             reason: Some(long.clone()),
             message: Some(long.clone()),
             justification: Some(long.clone()),
-            transfer: Some(Transfer {
-                stream: long.clone(),
-                direction: long.clone(),
-                bytes: 1,
-                sha256: long.clone(),
-            }),
             recording: Some(Recording {
                 id: long.clone(),
                 verdict: Some(long.clone()),

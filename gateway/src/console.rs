@@ -267,7 +267,11 @@ impl Console {
         };
         if let Some(recording) = recording {
             // Sealed on this disk before the connection counts as over.
-            recording.finish(record::console::end(ended.as_ref())).await;
+            let end = record::console::end(ended.as_ref());
+            match recording.finish(end).await {
+                Some(sealed) => self.facts.recording = Some(told::recording(sealed)),
+                None => self.gate.log.emit(told::unsealed(self.facts.clone())),
+            }
         }
         self.account(ended.as_ref());
     }
@@ -353,11 +357,11 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-/// A console that cannot be put on record is not opened.
-fn unlogged(why: Unwritten) -> Refusal {
+/// A console that cannot be put on record is not opened, nor is a recording shown.
+pub(crate) fn unlogged(why: Unwritten) -> Refusal {
     Refusal::new(
         Kind::Unavailable,
-        "this gateway cannot write its audit log at the moment, and opens no console without it",
+        "this gateway cannot write its audit log at the moment, and lets nobody in without it",
     )
     .because(why)
     .retry_after(5)

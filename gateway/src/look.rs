@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drawbridge_audit::event::{self, Type};
 use drawbridge_protocol::subprotocol::{Bearer, Offer, Subprotocol};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Request, Response};
@@ -23,7 +24,7 @@ use self::library::{Error, Item};
 use self::live::{End, Followed};
 use crate::body::Body;
 use crate::bridge::Stop;
-use crate::console::{self, AUDIT};
+use crate::console::{self, AUDIT, unlogged};
 use crate::credential::{self, Credential};
 use crate::gate::{Gate, Peer, chain, document, log_refusal, log_stranger};
 use crate::grant::{self, Denied};
@@ -32,6 +33,7 @@ use crate::people::Identity;
 use crate::refusal::{Kind, Refusal};
 use crate::route::{Look, LookAt};
 use crate::session::Session;
+use crate::told;
 use crate::upgrade::{Handshake, has_token};
 
 /// Live views one identity may have open at the same time.
@@ -101,6 +103,7 @@ impl Gate {
         peer: &Peer,
     ) -> Result<Response<Body>, Refusal> {
         let headers = request.headers();
+        let client = told::client(headers, peer.addr);
         let credential = credential::read(headers, offer, &self.rules.sessions_namespace)
             .map_err(|refusal| log_stranger(refusal, peer))?;
         let (viewer, watched) = match credential {
@@ -140,9 +143,9 @@ impl Gate {
         let answer = match look.at {
             LookAt::Live(id) => {
                 let looking = (viewer.clone(), watched.clone());
-                self.follow(request, looking, id, peer)
+                self.follow(request, looking, id, client, peer).await
             }
-            at => self.show(&viewer, &watched, at, peer).await,
+            at => self.show(&viewer, &watched, at, client, peer).await,
         };
         answer.inspect_err(|refusal| {
             let Watched {
@@ -160,8 +163,10 @@ impl Gate {
         viewer: &Viewer,
         watched: &Watched,
         at: LookAt,
+        client: event::Client,
         peer: &Peer,
     ) -> Result<Response<Body>, Refusal> {
+        let look = |kind, id| told::looked(kind, viewer.user(), watched, id, client);
         let library = &self.library;
         let _turn = self.turn().await?;
         match at {
@@ -192,12 +197,16 @@ impl Gate {
             }
             LookAt::Manifest(id) => {
                 let file = library.manifest_file(watched, id).await?;
-                told("downloaded", viewer, watched, id, peer);
+                let downloaded = look(Type::Downloaded, id);
+                self.log.record(downloaded).await.map_err(unlogged)?;
+                log("downloaded", viewer, watched, id, peer);
                 Ok(document(file))
             }
             LookAt::Cast(id) => {
                 let pieces = library.cast(watched, id).await?;
-                told("replayed", viewer, watched, id, peer);
+                let replayed = look(Type::Replayed, id);
+                self.log.record(replayed).await.map_err(unlogged)?;
+                log("replayed", viewer, watched, id, peer);
                 let mut response = Response::new(Body::Pieces(pieces));
                 let headers = response.headers_mut();
                 for (name, value) in [
@@ -214,11 +223,12 @@ impl Gate {
     }
 
     /// Lets one follow a recording while it is made.
-    fn follow<B>(
+    async fn follow<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
         (viewer, watched): (Viewer, Watched),
         id: Uuid,
+        client: event::Client,
         peer: &Peer,
     ) -> Result<Response<Body>, Refusal> {
         let handshake = Handshake::check(request.version(), request.headers())?;
@@ -264,6 +274,8 @@ impl Gate {
             )
             .retry_after(5));
         }
+        let look = told::looked(Type::LiveViewed, viewer.user(), &watched, id, client);
+        self.log.record(look).await.map_err(unlogged)?;
         let looking = Looking {
             gate: Arc::clone(self),
             watching: self.open.watched_by(&watched.uid, viewer.user()),
@@ -363,8 +375,8 @@ fn not_live() -> Refusal {
     )
 }
 
-/// Every look is on record.
-fn told(what: &'static str, viewer: &Viewer, watched: &Watched, recording: Uuid, peer: &Peer) {
+/// Every look is in the program's own log, too.
+fn log(what: &'static str, viewer: &Viewer, watched: &Watched, recording: Uuid, peer: &Peer) {
     let Watched {
         namespace,
         name,

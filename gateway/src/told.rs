@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_audit::event::{self, Event, Facts, Pod, Type, Upstream};
-use drawbridge_crds::v1alpha1::ResolvedTarget;
+use drawbridge_crds::v1alpha1::{Recorded, ResolvedTarget};
 use drawbridge_protocol::transcode::Outcome;
 use http::HeaderMap;
 use http::header::USER_AGENT;
+use uuid::Uuid;
 
 use crate::bridge::{Closed, Ended};
+use crate::look::Watched;
 use crate::refusal::Refusal;
 use crate::route::{Route, Stream};
 use crate::session::Session;
@@ -162,6 +164,56 @@ pub(crate) fn disconnected(
         ..facts
     };
     Event::now(Type::Disconnected, facts)
+}
+
+/// `user` looks at a recording of `watched`.
+pub(crate) fn looked(
+    kind: Type,
+    user: &str,
+    watched: &Watched,
+    recording: Uuid,
+    client: event::Client,
+) -> Event {
+    let facts = Facts {
+        session: Some(event::Session {
+            namespace: watched.namespace.clone(),
+            name: watched.name.clone(),
+            uid: watched.uid.clone(),
+        }),
+        user: Some(user.to_owned()),
+        client: Some(client),
+        outcome: Some(event::Outcome::Success),
+        recording: Some(event::Recording {
+            id: recording.to_string(),
+            verdict: None,
+            chain_head: None,
+        }),
+        ..Facts::default()
+    };
+    Event::now(kind, facts)
+}
+
+/// A recording, as it was sealed.
+pub(crate) fn recording(sealed: Recorded) -> event::Recording {
+    event::Recording {
+        id: sealed.id,
+        verdict: Some(format!("{:?}", sealed.verdict)),
+        chain_head: Some(sealed.chain_head),
+    }
+}
+
+/// What happened on a connection could not be sealed.
+pub(crate) fn unsealed(facts: Facts) -> Event {
+    Event::now(
+        Type::RecorderFailed,
+        Facts {
+            outcome: Some(event::Outcome::Failure),
+            message: Some(
+                "the recording could not be sealed; what there is of it is sealed as Interrupted later".to_owned(),
+            ),
+            ..facts
+        },
+    )
 }
 
 fn who(facts: &mut Facts, session: &Session) {
