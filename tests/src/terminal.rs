@@ -169,7 +169,12 @@ impl Terminal {
     /// When it still runs after `limit`; shows the screen.
     pub async fn exit(&mut self, limit: Duration) -> Result<ExitStatus> {
         let ended = soon("the program on the terminal ends", limit, self.child.wait()).await;
-        Ok(ended.with_context(|| format!("the screen shows:\n{}", self.screen()))??)
+        let status = ended.with_context(|| format!("the screen shows:\n{}", self.screen()))??;
+        // Its last words may still be on their way to the screen; whoever else holds the terminal is not waited for.
+        let mut changed = self.changed.clone();
+        let read = async { while changed.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(limit, read).await;
+        Ok(status)
     }
 }
 

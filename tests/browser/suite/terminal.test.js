@@ -20,7 +20,7 @@ test('what is typed reaches the shell, and what it prints is shown, with who, wh
   assert.match(await page.locator('#where').textContent(), /\/web\/main$/);
   assert.equal(await page.locator('#who').textContent(), 'alice@example.com');
   assert.equal(await page.locator('#why').textContent(), 'orders stuck since 14:05');
-  assert.equal(await page.locator('#recorded').textContent(), 'Not recorded');
+  assert.equal(await page.locator('#recorded').textContent(), 'Recorded');
   assert.equal(await page.locator('#connection-text').textContent(), 'Connected');
   const [minutes, seconds] = (await page.locator('#left').textContent()).split(':').map(Number);
   const left = (granted.expiresAt - Date.now()) / 1000;
