@@ -129,7 +129,8 @@ test('fifty megabytes are shown without the page freezing, and an endless output
   await terminal.until(/^endless\nendless$/m);
   await page.waitForTimeout(1000); // so that everything on the way is full
   await page.keyboard.press('Control+C');
-  await terminal.until(/[#$] *$/, 'a prompt after Ctrl-C', 30_000);
+  // What is on the way comes first, and that may be much on a busy machine.
+  await terminal.until(/[#$] *$/, 'a prompt after Ctrl-C', 120_000);
 });
 
 test('a word is selected by mouse and copied by key and by button', async (t) => {
