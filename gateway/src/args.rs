@@ -89,7 +89,7 @@ pub struct Args {
     /// Connections without a valid credential kept at the same time; the oldest makes room. Each holds up to 64 KiB.
     #[arg(long, env = "DRAWBRIDGE_MAX_WAITING", default_value_t = 512)]
     max_waiting: usize,
-    /// Consoles open at the same time, all sessions together.
+    /// Consoles and live views open at the same time, all sessions together.
     #[arg(long, env = "DRAWBRIDGE_MAX_CONSOLES", default_value_t = 10_000)]
     max_consoles: usize,
     /// How long after SIGTERM new requests are still taken, e.g. `3s`: endpoints take time to notice.

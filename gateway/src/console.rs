@@ -112,10 +112,15 @@ impl Gate {
         if entry.rank() > session.max_connections {
             return Err(too_many(session));
         }
+        self.check_not_full()
+    }
+
+    /// Whether no more connections are open here than may be, consoles and live views together.
+    pub(crate) fn check_not_full(&self) -> Result<(), Refusal> {
         if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
             return Err(Refusal::new(
                 Kind::Unavailable,
-                "this gateway has as many consoles open as it may",
+                "this gateway has as many connections open as it may",
             )
             .retry_after(5));
         }

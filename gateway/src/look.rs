@@ -199,14 +199,14 @@ impl Gate {
                 let file = library.manifest_file(watched, id).await?;
                 let downloaded = look(Type::Downloaded, id);
                 self.log.record(downloaded).await.map_err(unlogged)?;
-                log("downloaded", viewer, watched, id, peer);
+                log("recording downloaded", viewer, watched, id, peer.addr, None);
                 Ok(document(file))
             }
             LookAt::Cast(id) => {
                 let pieces = library.cast(watched, id).await?;
                 let replayed = look(Type::Replayed, id);
                 self.log.record(replayed).await.map_err(unlogged)?;
-                log("replayed", viewer, watched, id, peer);
+                log("recording replayed", viewer, watched, id, peer.addr, None);
                 let mut response = Response::new(Body::Pieces(pieces));
                 let headers = response.headers_mut();
                 for (name, value) in [
@@ -267,13 +267,7 @@ impl Gate {
                 ),
             ));
         }
-        if usize::try_from(self.metrics.open.get()).unwrap_or(0) > self.rules.max_consoles {
-            return Err(Refusal::new(
-                Kind::Unavailable,
-                "this gateway has as many connections open as it may",
-            )
-            .retry_after(5));
-        }
+        self.check_not_full()?;
         let look = told::looked(Type::LiveViewed, viewer.user(), &watched, id, client);
         self.log.record(look).await.map_err(unlogged)?;
         let looking = Looking {
@@ -284,7 +278,7 @@ impl Gate {
             id,
             client: peer.addr,
         };
-        looking.told("live view opened", None);
+        looking.log("live view opened", None);
         let followed = Followed::new(&live);
         drop(live);
         let upgraded = hyper::upgrade::on(&mut *request);
@@ -313,7 +307,7 @@ impl Looking {
             }
             None => End::Viewer,
         };
-        self.told("live view ended", Some(end.label()));
+        self.log("live view ended", Some(end.label()));
         drop(self.watching);
     }
 
@@ -354,17 +348,8 @@ impl Looking {
         }
     }
 
-    fn told(&self, what: &'static str, end: Option<&'static str>) {
-        let Watched {
-            namespace,
-            name,
-            uid,
-        } = &self.watched;
-        info!(
-            target: AUDIT,
-            namespace, session = name, uid, recording = %self.id, viewer = self.viewer.user(), client = %self.client, end,
-            "{what}"
-        );
+    fn log(&self, what: &'static str, end: Option<&'static str>) {
+        log(what, &self.viewer, &self.watched, self.id, self.client, end);
     }
 }
 
@@ -376,7 +361,14 @@ fn not_live() -> Refusal {
 }
 
 /// Every look is in the program's own log, too.
-fn log(what: &'static str, viewer: &Viewer, watched: &Watched, recording: Uuid, peer: &Peer) {
+fn log(
+    what: &'static str,
+    viewer: &Viewer,
+    watched: &Watched,
+    recording: Uuid,
+    client: SocketAddr,
+    end: Option<&'static str>,
+) {
     let Watched {
         namespace,
         name,
@@ -388,8 +380,8 @@ fn log(what: &'static str, viewer: &Viewer, watched: &Watched, recording: Uuid, 
     };
     info!(
         target: AUDIT,
-        namespace, session = name, uid, %recording, viewer = viewer.user(), viewer_session = by, client = %peer.addr,
-        "recording {what}"
+        namespace, session = name, uid, %recording, viewer = viewer.user(), viewer_session = by, %client, end,
+        "{what}"
     );
 }
 
