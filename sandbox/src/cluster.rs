@@ -212,7 +212,7 @@ impl Cluster {
         self.stamp(&kind, &mut object);
         let (namespace, name) = (object::namespace(&object), object::name(&object));
         let key = Self::place(&kind, namespace, name);
-        self.store.create(key, object)?;
+        self.store.write(&key, None, Some(object))?;
         Ok(())
     }
 

@@ -15,26 +15,24 @@ use serde_json::Value;
 use crate::auth::{Identity, rbac};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
-use crate::object::{deleting, metadata_mut, name, namespace, revision};
+use crate::object::{deleting, metadata_mut, name, namespace};
 use crate::rest::Delete;
-use crate::store::{Change, Key};
+use crate::store::Key;
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
 pub async fn start(cluster: &Arc<Cluster>) {
-    let mut watch = cluster.store.watch_all();
+    let changes = |cluster: &Cluster| cluster.store.watch("", None, cluster.store.revision());
+    let mut watch = changes(cluster);
     all(cluster).await;
     let cluster = Arc::clone(cluster);
     cluster.tasks.clone().spawn(async move {
         let follow = async {
             loop {
                 match watch.next().await {
-                    Ok(event) if event.change == Change::Deleted => {
-                        seen(&cluster, &event.key, &event.object, true).await;
-                    }
-                    Ok(event) => seen(&cluster, &event.key, &event.object, false).await,
+                    Ok(event) => seen(&cluster, &event.key, &event.object, event.gone).await,
                     Err(_) => {
                         // It fell behind, and starts over.
-                        watch = cluster.store.watch_all();
+                        watch = changes(&cluster);
                         all(&cluster).await;
                     }
                 }
@@ -94,11 +92,8 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
             .is_some_and(|list| !list.is_empty())
     };
     let over = deleting(&next) && next["metadata"]["deletionGracePeriodSeconds"] == 0;
-    let _ = if over && !held("metadata") && !held("spec") {
-        cluster.store.remove(key, revision(&live))
-    } else {
-        cluster.store.replace(key, revision(&live), next)
-    };
+    let stays = !over || held("metadata") || held("spec");
+    let _ = cluster.store.write(key, Some(&live), stays.then_some(next));
 }
 
 /// Takes a finalizer out of the `metadata` or `spec` of an object.

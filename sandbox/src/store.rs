@@ -39,68 +39,45 @@ impl Key {
     }
 }
 
-/// What happened to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Created.
-    Added,
-    /// Replaced.
-    Modified,
-    /// Removed; the object is the last one, at the revision of its removal.
-    Deleted,
-}
-
 /// One change.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Grows by one with each change of any object.
     pub revision: u64,
-    /// What happened.
-    pub change: Change,
     /// Where.
     pub key: Key,
-    /// The object after it.
-    pub object: Arc<Value>,
-    /// The object before it, for selectors that matched then and do not now. `None` for `Added`.
+    /// The object before it; `None` for a new one.
     pub before: Option<Arc<Value>>,
+    /// The object after it; of one removed the last state, at the revision of its removal.
+    pub object: Arc<Value>,
+    /// Whether it was removed.
+    pub gone: bool,
 }
 
-/// A write that cannot be done.
+/// A write that came too late: what is there is not what it was to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// The name is taken.
-    #[error("it exists already")]
-    Exists,
-    /// There is none.
-    #[error("there is none")]
-    Missing,
-    /// It has another revision than expected.
-    #[error("it was changed meanwhile")]
-    Changed,
-}
+#[error("it was changed meanwhile")]
+pub struct Raced;
 
-/// The revision asked for is no longer known.
+/// The changes since the revision asked for are no longer known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the changes since that revision are no longer known")]
-pub struct TooOld {
-    /// The oldest revision a watch can start from.
-    pub oldest: u64,
-}
+pub struct TooOld;
 
 /// All objects.
 #[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Inner>,
+    /// Of the last change; written while `inner` is locked.
     revision: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    revision: u64,
-    /// Revision before the oldest change in `log`.
-    forgotten: u64,
     objects: BTreeMap<Key, Arc<Value>>,
     log: VecDeque<Event>,
+    /// Revision before the oldest change in `log`.
+    forgotten: u64,
 }
 
 impl Inner {
@@ -111,9 +88,10 @@ impl Inner {
         all.collect()
     }
 
-    fn known_since(&self, revision: u64) -> Result<(), TooOld> {
-        let oldest = self.forgotten;
-        (revision >= oldest).then_some(()).ok_or(TooOld { oldest })
+    fn since(&self, revision: u64) -> Result<impl DoubleEndedIterator<Item = &Event>, TooOld> {
+        let begin = self.log.partition_point(|event| event.revision <= revision);
+        let known = revision >= self.forgotten;
+        known.then(|| self.log.range(begin..)).ok_or(TooOld)
     }
 }
 
@@ -121,7 +99,7 @@ impl Store {
     /// Revision of the last change.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.lock().revision
+        *self.revision.borrow()
     }
 
     /// The object there.
@@ -136,7 +114,7 @@ impl Store {
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
         let all = inner.of(resource, namespace).into_values().cloned();
-        (inner.revision, all.collect())
+        (self.revision(), all.collect())
     }
 
     /// The same as it was at `revision`.
@@ -150,10 +128,8 @@ impl Store {
         revision: u64,
     ) -> Result<Vec<Arc<Value>>, TooOld> {
         let inner = self.lock();
-        inner.known_since(revision)?;
         let mut then = inner.of(resource, namespace);
-        let latest = inner.log.iter().rev();
-        let later = latest.take_while(|event| event.revision > revision);
+        let later = inner.since(revision)?.rev();
         for event in later.filter(|event| event.key.is(resource, namespace)) {
             match &event.before {
                 Some(before) => then.insert(&event.key, before),
@@ -169,60 +145,69 @@ impl Store {
         self.lock().objects.clone().into_iter().collect()
     }
 
-    /// Stores a new object and gives it its `resourceVersion`.
+    /// Stores `next` in place of `live`, or removes it if there is no `next`; without `live`, `next` is new. Returns what
+    /// is stored, with its new `resourceVersion`, or the last state of what was removed. An object equal to the one
+    /// stored is no change: it gets no new revision and nobody is told.
     ///
     /// # Errors
-    /// [`Rejected::Exists`]
-    #[expect(clippy::needless_pass_by_value, reason = "it is kept")]
-    pub fn create(&self, key: Key, object: Value) -> Result<Arc<Value>, Rejected> {
-        self.write(&key, None, Some(object))
+    /// When what is there has another revision than `live`, or is there or not there against expectation.
+    pub fn write(
+        &self,
+        key: &Key,
+        live: Option<&Value>,
+        next: Option<Value>,
+    ) -> Result<Arc<Value>, Raced> {
+        let mut inner = self.lock();
+        let before = inner.objects.get(key).cloned();
+        if before.as_deref().map(revision) != live.map(revision) {
+            return Err(Raced);
+        }
+        let gone = next.is_none();
+        let mut object = next.unwrap_or_else(|| before.as_deref().cloned().unwrap_or_default());
+        let stamp = |object: &mut Value, revision: u64| {
+            metadata_mut(object).insert("resourceVersion".into(), revision.to_string().into());
+        };
+        if let Some(before) = before.as_ref().filter(|_| !gone) {
+            stamp(&mut object, revision(before));
+            if **before == object {
+                return Ok(Arc::clone(before));
+            }
+        }
+        let revision = self.revision() + 1;
+        stamp(&mut object, revision);
+        let object = Arc::new(object);
+        if gone {
+            inner.objects.remove(key);
+        } else {
+            inner.objects.insert(key.clone(), Arc::clone(&object));
+        }
+        if inner.log.len() == KEPT {
+            inner.forgotten = inner.log.pop_front().map_or(0, |event| event.revision);
+        }
+        inner.log.push_back(Event {
+            revision,
+            key: key.clone(),
+            before,
+            object: Arc::clone(&object),
+            gone,
+        });
+        self.revision.send_replace(revision);
+        Ok(object)
     }
 
-    /// Replaces an object that still has the revision `expected`. An object equal to the one stored is no change: it
-    /// gets no new revision and nobody is told.
-    ///
-    /// # Errors
-    /// [`Rejected::Missing`], [`Rejected::Changed`]
-    pub fn replace(&self, key: &Key, expected: u64, object: Value) -> Result<Arc<Value>, Rejected> {
-        self.write(key, Some(expected), Some(object))
-    }
-
-    /// Removes an object that still has the revision `expected`; returns its last state.
-    ///
-    /// # Errors
-    /// [`Rejected::Missing`], [`Rejected::Changed`]
-    pub fn remove(&self, key: &Key, expected: u64) -> Result<Arc<Value>, Rejected> {
-        self.write(key, Some(expected), None)
-    }
-
-    /// Changes of one kind after `revision`, from one namespace or all.
-    ///
-    /// # Errors
-    /// When they are no longer known.
+    /// Changes after `revision`, of one kind (empty for every) and from one namespace or all.
+    #[must_use]
     pub fn watch(
         self: &Arc<Self>,
         resource: &str,
         namespace: Option<&str>,
         revision: u64,
-    ) -> Result<Watch, TooOld> {
-        self.lock().known_since(revision)?;
-        Ok(Watch {
-            resource: Some(resource.to_owned()),
-            namespace: namespace.map(str::to_owned),
-            seen: revision,
-            ..self.watch_all()
-        })
-    }
-
-    /// Changes of every kind from now on, for controllers.
-    #[must_use]
-    pub fn watch_all(self: &Arc<Self>) -> Watch {
+    ) -> Watch {
         Watch {
             store: Arc::clone(self),
-            resource: None,
-            namespace: None,
-            seen: self.revision(),
-            revision: self.revision.subscribe(),
+            resource: resource.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            seen: revision,
         }
     }
 
@@ -230,58 +215,7 @@ impl Store {
     pub fn compact(&self) {
         let mut inner = self.lock();
         inner.log.clear();
-        inner.forgotten = inner.revision;
-    }
-
-    /// Every change: `expected` is the revision before it, `object` what is there after it, each `None` for nothing.
-    fn write(
-        &self,
-        key: &Key,
-        expected: Option<u64>,
-        object: Option<Value>,
-    ) -> Result<Arc<Value>, Rejected> {
-        let mut inner = self.lock();
-        let before = inner.objects.get(key).cloned();
-        let change = match (&before, expected) {
-            (None, None) => Change::Added,
-            (None, Some(_)) => return Err(Rejected::Missing),
-            (Some(_), None) => return Err(Rejected::Exists),
-            (Some(before), Some(expected)) if revision(before) != expected => {
-                return Err(Rejected::Changed);
-            }
-            _ if object.is_none() => Change::Deleted,
-            _ => Change::Modified,
-        };
-        let mut object = object.unwrap_or_else(|| before.as_deref().cloned().unwrap_or_default());
-        let stamp = |object: &mut Value, revision: u64| {
-            metadata_mut(object).insert("resourceVersion".into(), revision.to_string().into());
-        };
-        if let (Change::Modified, Some(before)) = (change, &before) {
-            stamp(&mut object, revision(before));
-            if **before == object {
-                return Ok(Arc::clone(before));
-            }
-        }
-        inner.revision += 1;
-        let revision = inner.revision;
-        stamp(&mut object, revision);
-        let object = Arc::new(object);
-        match change {
-            Change::Deleted => inner.objects.remove(key),
-            _ => inner.objects.insert(key.clone(), Arc::clone(&object)),
-        };
-        if inner.log.len() == KEPT {
-            inner.forgotten = inner.log.pop_front().map_or(0, |event| event.revision);
-        }
-        inner.log.push_back(Event {
-            revision,
-            change,
-            key: key.clone(),
-            object: Arc::clone(&object),
-            before,
-        });
-        self.revision.send_replace(revision);
-        Ok(object)
+        inner.forgotten = self.revision();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -293,10 +227,9 @@ impl Store {
 #[derive(Debug)]
 pub struct Watch {
     store: Arc<Store>,
-    resource: Option<String>,
+    resource: String,
     namespace: Option<String>,
     seen: u64,
-    revision: watch::Receiver<u64>,
 }
 
 impl Watch {
@@ -309,33 +242,27 @@ impl Watch {
     /// The next change; waits for it. Can be dropped while it waits without losing one.
     ///
     /// # Errors
-    /// When the watch fell behind so far that changes were forgotten.
+    /// When the changes since what was seen are no longer known.
     pub async fn next(&mut self) -> Result<Event, TooOld> {
+        let mut revision = self.store.revision.subscribe();
         loop {
             if let Some(event) = self.take()? {
                 return Ok(event);
             }
             let seen = self.seen;
             // Cannot fail: `store` holds the sender.
-            let _ = self.revision.wait_for(|revision| *revision > seen).await;
+            let _ = revision.wait_for(|revision| *revision > seen).await;
         }
     }
 
     /// The next change that has happened already.
-    ///
-    /// # Errors
-    /// When the watch fell behind so far that changes were forgotten.
-    pub fn take(&mut self) -> Result<Option<Event>, TooOld> {
+    fn take(&mut self) -> Result<Option<Event>, TooOld> {
         let inner = self.store.lock();
-        inner.known_since(self.seen)?;
-        let (log, seen) = (&inner.log, self.seen);
-        let begin = log.partition_point(|event| event.revision <= seen);
-        let (resource, namespace) = (self.resource.as_deref(), self.namespace.as_deref());
-        let wanted =
-            |event: &&Event| resource.is_none_or(|resource| event.key.is(resource, namespace));
-        let found = log.range(begin..).find(wanted).cloned();
-        let last = found.as_ref().map(|event| event.revision);
-        self.seen = last.unwrap_or(seen.max(inner.revision));
+        let (resource, namespace) = (self.resource.as_str(), self.namespace.as_deref());
+        let wanted = |event: &&Event| resource.is_empty() || event.key.is(resource, namespace);
+        let found = inner.since(self.seen)?.find(wanted).cloned();
+        let now = self.store.revision().max(self.seen);
+        self.seen = found.as_ref().map_or(now, |event| event.revision);
         Ok(found)
     }
 }

@@ -435,6 +435,6 @@ fn unconfigure(cluster: &Cluster, kind: &str, name: &str) {
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}WebhookConfiguration"),
         "metadata": {"name": name},
     }));
-    let revision = crate::object::revision(&cluster.store.get(&key).unwrap());
-    cluster.store.remove(&key, revision).unwrap();
+    let live = cluster.store.get(&key).unwrap();
+    cluster.store.write(&key, Some(&live), None).unwrap();
 }

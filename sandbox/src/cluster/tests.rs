@@ -45,7 +45,8 @@ impl Cluster {
         let metadata = crate::object::metadata_mut(&mut object);
         metadata.entry("uid").or_insert(fresh.into());
         let uid = crate::object::uid(&object).to_owned();
-        self.store.create(self.key(&object), object).unwrap();
+        let key = self.key(&object);
+        self.store.write(&key, None, Some(object)).unwrap();
         uid
     }
 
@@ -54,7 +55,7 @@ impl Cluster {
         let key = self.key(&serde_json::json!({
             "apiVersion": "v1", "kind": kind, "metadata": {"namespace": namespace, "name": name},
         }));
-        let revision = crate::object::revision(&self.store.get(&key).unwrap());
-        self.store.remove(&key, revision).unwrap();
+        let live = self.store.get(&key).unwrap();
+        self.store.write(&key, Some(&live), None).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::process::{self, Process};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
-use crate::store::{Key, Rejected};
+use crate::store::{Key, Raced};
 
 /// Seconds before a container that failed is started a third time; doubles with each, up to [`MAX_WAIT`]. The second
 /// start comes at once. Both as in the kubelet.
@@ -55,9 +55,7 @@ pub async fn run(cluster: Arc<Cluster>) {
     while !cluster.stop.is_cancelled() {
         let (revision, pods) = cluster.store.list("pods", None);
         let wake = node.sync(&pods);
-        let Ok(mut watch) = cluster.store.watch("pods", None, revision) else {
-            continue;
-        };
+        let mut watch = cluster.store.watch("pods", None, revision);
         select! {
             _ = watch.next() => {}
             () = node.changed.notified() => {}
@@ -165,10 +163,10 @@ impl Node {
             next["status"] = status.clone();
             let finalizers = pod["metadata"]["finalizers"].as_array();
             let done = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
-            live = match store.replace(&key, object::revision(&pod), next) {
-                Ok(pod) if done => store.remove(&key, object::revision(&pod)).err().and(None),
-                Err(Rejected::Changed) => store.get(&key),
-                _ => None,
+            live = match store.write(&key, Some(&pod), Some(next)) {
+                Ok(pod) if done => store.write(&key, Some(&pod), None).err().and(None),
+                Ok(_) => None,
+                Err(Raced) => store.get(&key),
             };
         }
         wake

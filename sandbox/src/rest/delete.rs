@@ -10,9 +10,7 @@ use crate::admission;
 use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
-use crate::object::{
-    deleting, meta as text, name as name_of, namespace as namespace_of, revision, uid,
-};
+use crate::object::{deleting, meta as text, name as name_of, namespace as namespace_of, uid};
 use crate::status::Failure;
 
 /// Finalizer of an owner whose dependents are to be let go.
@@ -53,13 +51,12 @@ impl Cluster {
             admission::validate(self, write, &Value::Null).await?;
             let next = self.marked(kind, &live, delete);
             let left = (!special::done(kind, &next)).then_some(next);
-            let stored = match left {
-                left if delete.dry_run => Ok(left.map(Arc::new)),
-                None => self.store.remove(&key, revision(&live)).map(|_| None),
-                Some(next) => self.store.replace(&key, revision(&live), next).map(Some),
-            };
-            if let Ok(left) = stored {
-                return Ok(left);
+            if delete.dry_run {
+                return Ok(left.map(Arc::new));
+            }
+            let stays = left.is_some();
+            if let Ok(stored) = self.store.write(&key, Some(&live), left) {
+                return Ok(stays.then_some(stored));
             }
         }
         Err(Failure::conflict(&kind.group, &kind.plural, name, MODIFIED))

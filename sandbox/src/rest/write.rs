@@ -8,11 +8,11 @@ use super::{ATTEMPTS, Change, MODIFIED, Write, Written, meta, special};
 use crate::apply::{self, Writer};
 use crate::auth::rbac;
 use crate::cluster::Cluster;
-use crate::object::{deleting, meta as text, metadata_mut, name as name_of, revision, uid};
+use crate::object::{deleting, meta as text, metadata_mut, name as name_of, uid};
 use crate::request::Attributes;
 use crate::schema::{self, Structural};
 use crate::status::{Cause, Failure};
-use crate::store::{Key, Rejected};
+use crate::store::{Key, Raced};
 use crate::{admission, patch};
 
 impl Cluster {
@@ -76,15 +76,14 @@ impl Cluster {
         warnings.extend(admission::validate(self, seen, &object).await?);
         let key = Self::place(kind, write.namespace, &name);
         let stored = match live {
-            None if options.dry_run && self.store.get(&key).is_some() => Err(Rejected::Exists),
+            None if options.dry_run && self.store.get(&key).is_some() => Err(Raced),
             _ if options.dry_run => Ok(Arc::new(object)),
-            None => self.store.create(key, object),
             // A finalizer that was waited for may have been the last.
-            Some(live) if special::done(kind, &object) => {
-                let removed = self.store.remove(&key, revision(live));
+            Some(_) if special::done(kind, &object) => {
+                let removed = self.store.write(&key, live, None);
                 removed.map(|_| Arc::new(object))
             }
-            Some(live) => self.store.replace(&key, revision(live), object),
+            _ => self.store.write(&key, live, Some(object)),
         };
         match stored {
             Ok(object) => Ok(Some(Written {
@@ -92,10 +91,10 @@ impl Cluster {
                 created: live.is_none(),
                 warnings,
             })),
-            Err(Rejected::Exists) if creates && name == asked => {
+            Err(Raced) if creates && name == asked => {
                 Err(Failure::already_exists(&kind.group, &kind.plural, &name))
             }
-            Err(_) => Ok(None),
+            Err(Raced) => Ok(None),
         }
     }
 

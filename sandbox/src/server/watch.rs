@@ -20,7 +20,7 @@ use crate::faults::WatchFault;
 use crate::request::flag;
 use crate::rest::{Selection, too_large};
 use crate::status::{Cause, Failure};
-use crate::store::{Change, Event};
+use crate::store::Event;
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_mins(1);
@@ -56,7 +56,7 @@ pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> 
         limit => limit,
     };
     let (resource, namespace) = (call.kind.resource(), chosen.namespace.as_deref());
-    let watch = cluster.store.watch(&resource, namespace, revision);
+    let mut watch = cluster.store.watch(&resource, namespace, revision);
     let bookmarks = flag(&call.query, "allowWatchBookmarks");
     let events = stream! {
         for object in initial {
@@ -67,10 +67,6 @@ pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> 
             mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
             yield ("BOOKMARK", mark);
         }
-        let Ok(mut watch) = watch else {
-            yield ("ERROR", too_old(asked));
-            return;
-        };
         let mut ticks = interval_at(Instant::now() + BOOKMARK, BOOKMARK);
         loop {
             let fault = *faults.borrow_and_update();
@@ -120,12 +116,12 @@ fn too_old(asked: u64) -> Value {
 fn seen(chosen: &Selection, event: Event) -> Option<(&'static str, Arc<Value>)> {
     let matches = |object: &Value| chosen.selector.matches(object);
     let was = event.before.as_deref().is_some_and(matches);
-    let is = event.change != Change::Deleted && matches(&event.object);
+    let is = !event.gone && matches(&event.object);
     match (was, is) {
         (false, false) => None,
         (false, true) => Some(("ADDED", event.object)),
         (true, true) => Some(("MODIFIED", event.object)),
-        (true, false) if event.change == Change::Deleted => Some(("DELETED", event.object)),
+        (true, false) if event.gone => Some(("DELETED", event.object)),
         (true, false) => {
             // What was selected, as it was, at the revision that took it out.
             let mut last = event.before.as_deref().cloned().unwrap_or_default();

@@ -114,7 +114,7 @@ impl Lab {
         within(async {
             loop {
                 let store = &self.cluster().store;
-                let mut watch = store.watch("pods", None, store.revision()).unwrap();
+                let mut watch = store.watch("pods", None, store.revision());
                 let pod = store.get(&key).unwrap_or_default();
                 if done(&pod) {
                     return pod;

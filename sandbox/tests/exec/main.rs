@@ -630,8 +630,8 @@ async fn a_container_that_fails_is_started_again_ever_later() {
 async fn a_status_that_somebody_overwrites_starts_nothing_twice() {
     let lab = Lab::start(Release::V1_36).await;
     let spec = json!({"containers": [{"name": "app", "command": ["sleep", "4715"]}]});
-    let mut pod = (*lab.pod(spec, running).await).clone();
-    let revision = pod["metadata"]["resourceVersion"].as_str().unwrap().parse();
+    let live = lab.pod(spec, running).await;
+    let mut pod = (*live).clone();
     pod["status"] = json!({});
     let key = drawbridge_sandbox::store::Key {
         resource: "pods".into(),
@@ -639,7 +639,7 @@ async fn a_status_that_somebody_overwrites_starts_nothing_twice() {
         name: "web".to_owned(),
     };
     let store = &lab.cluster().store;
-    store.replace(&key, revision.unwrap(), pod).unwrap();
+    store.write(&key, Some(&live), Some(pod)).unwrap();
     lab.until(running).await;
     assert_eq!(lab.processes("4715").len(), 1);
     lab.sandbox.stop().await;
