@@ -28,14 +28,12 @@ pub async fn start(cluster: &Arc<Cluster>) {
     cluster.tasks.clone().spawn(async move {
         let follow = async {
             loop {
-                match watch.next().await {
-                    Ok(event) => seen(&cluster, &event.key, &event.object, event.gone).await,
-                    Err(_) => {
-                        // It fell behind, and starts over.
-                        watch = changes(&cluster);
-                        all(&cluster).await;
-                    }
+                while let Ok(event) = watch.next().await {
+                    seen(&cluster, &event.key, &event.object, event.gone).await;
                 }
+                // It fell behind, and starts over.
+                watch = changes(&cluster);
+                all(&cluster).await;
             }
         };
         cluster.stop.run_until_cancelled(follow).await;
