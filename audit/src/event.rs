@@ -74,7 +74,8 @@ pub struct Facts {
     /// The session it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// Whom the session is for, as the API server knows them; on `Replayed`, `LiveViewed` and `Downloaded`, who looked.
+    /// Whom the session is for, as the API server knows them; on `Listed`, `Replayed`,
+    /// `Downloaded`, `LiveViewed` and `LiveViewEnded`, who looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// What the session opens: the pod and container, as granted or, for a refusal, as asked.
@@ -92,7 +93,11 @@ pub struct Facts {
     /// Whether there is a terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<bool>,
-    /// The connection, a UUID. The API server's audit log has it as `auditID` of the exec; the recording is named so.
+    /// The session of mode `Observe` by which somebody looked; absent, if RBAC lets them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observer: Option<Session>,
+    /// The connection, a UUID. The API server's audit log has it as `auditID` of the exec; the recording is named so. On
+    /// `LiveViewed` and `LiveViewEnded`, that of the live view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
     /// Where the request came from.
@@ -123,6 +128,9 @@ pub struct Facts {
     /// Bytes of data each way, decoded: without the channel, without frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Bytes>,
+    /// What one stream carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
     /// How long it lasted, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
@@ -177,12 +185,19 @@ pub enum Type {
     Connected,
     /// A request was refused (gateway).
     Refused,
+    /// A stream of a recorded console without a terminal carried something (gateway): one for each, before
+    /// `Disconnected`.
+    Transferred,
     /// A console ended (gateway).
     Disconnected,
+    /// Somebody was told which recordings of a session there are (gateway). Written before they are.
+    Listed,
     /// Somebody fetched what a recording shows (gateway). Written before it is sent.
     Replayed,
     /// Somebody began to watch an open console (gateway). Written before anything is shown.
     LiveViewed,
+    /// They watch no more (gateway).
+    LiveViewEnded,
     /// Somebody fetched the manifest of a recording (gateway). Written before it is sent.
     Downloaded,
     /// The recording of a console could not be sealed when it ended (gateway).
@@ -280,6 +295,47 @@ pub struct Bytes {
     pub from_pod: u64,
 }
 
+/// What one stream of a process without a terminal carried. `kubectl cp` is `tar` with an archive on stdin (a copy to the
+/// pod) or on stdout (a copy from it).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Transfer {
+    /// Which stream.
+    pub stream: Stream,
+    /// Which way.
+    pub direction: Direction,
+    /// How many bytes.
+    pub bytes: u64,
+    /// SHA-256 of all of them, in hex. Absent if the recorder could not keep up and missed some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
+    pub sha256: Option<String>,
+    /// Whether the command is `tar`, and this the stream of an archive.
+    pub archive: bool,
+}
+
+/// A stream of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// What it reads.
+    Stdin,
+    /// What it writes.
+    Stdout,
+    /// What it writes of errors.
+    Stderr,
+}
+
+/// Which way bytes went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the pod.
+    In,
+    /// From the pod.
+    Out,
+}
+
 /// A recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -374,6 +430,7 @@ impl Facts {
             argv_cut,
             mode,
             tty: _,
+            observer,
             connection,
             client,
             upstream,
@@ -384,6 +441,7 @@ impl Facts {
             expires_at: _,
             code: _,
             bytes: _,
+            transfer,
             duration_seconds,
             exit_code: _,
             recording,
@@ -393,12 +451,12 @@ impl Facts {
             predecessor: _,
             checkpoint: _,
         } = self; // no `..`: a new text must be bounded here
-        if let Some(Session {
-            namespace,
-            name,
-            uid,
-        }) = session
-        {
+        for session in [session, observer].into_iter().flatten() {
+            let Session {
+                namespace,
+                name,
+                uid,
+            } = session;
             for text in [namespace, name, uid] {
                 cut(text, MAX_NAME);
             }
@@ -424,6 +482,13 @@ impl Facts {
                 .iter_mut()
                 .for_each(|text| cut(text, MAX_NAME));
             cut(&mut upstream.audit_id, MAX_NAME);
+        }
+        if let Some(Transfer {
+            sha256: Some(sha256),
+            ..
+        }) = transfer
+        {
+            cut(sha256, MAX_NAME);
         }
         if let Some(recording) = recording {
             cut(&mut recording.id, MAX_NAME);

@@ -21,7 +21,7 @@ mod verify;
 pub use chunk::{Chunk, ChunkError, Chunks, Header};
 pub use cipher::{CipherError, Identities, Recipients};
 pub use encoder::{Batch, Encoder};
-pub use event::{Bytes, End, Event, Gap, Stream, Timed, Transfer};
+pub use event::{Bytes, Carried, End, Event, Gap, Stream, Timed, Transfer};
 pub use line::{LineError, Lines};
 pub use manifest::{Manifest, ManifestError, PAYLOAD_TYPE, Segment, Verdict};
 pub use opening::{Level, Mode, Opening, Settings, Subprotocols};
@@ -29,6 +29,7 @@ pub use reader::{ReadError, Reader};
 pub use recover::{Cut, RecoverError, Recovered, recover};
 pub use segment::{Seal, SegmentWriter, WriteError};
 pub use source::{Directory, Source, is_segment};
+pub use stream::is_tar;
 pub use verify::{Broken, Place, Progress, Sealed, Unsealed, Verification, verify};
 
 /// The file of a recording's manifest, beside its segments.

@@ -20,7 +20,7 @@ use crate::grant::{self, Ask, Denied};
 use crate::metrics::{Direction, DirectionLabels, EndLabels, Label, Metrics};
 use crate::open::Entry;
 use crate::record::console::Facts;
-use crate::record::{self, Recording, Tap};
+use crate::record::{self, Finished, Recording, Tap};
 use crate::refusal::{Body, Kind, Refusal};
 use crate::route::{Action, Stream, Transport as How};
 use crate::session::Session;
@@ -274,7 +274,13 @@ impl Console {
             // Sealed on this disk before the connection counts as over.
             let end = record::console::end(ended.as_ref());
             match recording.finish(end).await {
-                Some(sealed) => self.facts.recording = Some(told::recording(sealed)),
+                Some(Finished { recorded, carried }) => {
+                    for carried in carried {
+                        let transferred = told::transferred(self.facts.clone(), carried);
+                        self.gate.log.emit(transferred);
+                    }
+                    self.facts.recording = Some(told::recording(recorded));
+                }
                 None => self.gate.log.emit(told::unsealed(self.facts.clone())),
             }
         }

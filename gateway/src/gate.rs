@@ -159,7 +159,7 @@ impl Gate {
         origin::check(request.headers(), &self.rules.allow_origin).map_err(strangers)?;
         let offer = credential::offer(request.headers()).map_err(strangers)?;
         if let Route::Look(look) = route {
-            return Box::pin(self.look(request, &offer, look, peer)).await;
+            return Box::pin(self.look(request, &offer, look, peer, case)).await;
         }
         let claim = credential::token(request.headers(), &offer, &self.rules.sessions_namespace)
             .map_err(strangers)?;
@@ -239,7 +239,10 @@ impl Gate {
             }
             Route::Stream(stream) => self.stream(request, offer, session, stream, peer).await,
             // Answered before.
-            Route::Look(look) => self.look(request, offer, look, peer).await,
+            Route::Look(look) => {
+                let mut case = Case::new(request.headers(), peer.addr);
+                self.look(request, offer, look, peer, &mut case).await
+            }
             // Answered before anybody is asked who they are.
             Route::Web(page) => Ok(web::serve(&page, request.method(), request.headers())),
             Route::Console {

@@ -9,9 +9,9 @@ pub(crate) mod live;
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use drawbridge_audit::event::{self, Type};
+use drawbridge_audit::event::{self, Event, Type};
 use drawbridge_protocol::subprotocol::{Bearer, Offer, Subprotocol};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Request, Response};
@@ -33,7 +33,7 @@ use crate::people::Identity;
 use crate::refusal::{Kind, Refusal};
 use crate::route::{Look, LookAt};
 use crate::session::Session;
-use crate::told;
+use crate::told::{self, Case};
 use crate::upgrade::{Handshake, has_token};
 
 /// Live views one identity may have open at the same time.
@@ -101,6 +101,7 @@ impl Gate {
         offer: &Offer,
         look: Look,
         peer: &Peer,
+        case: &mut Case,
     ) -> Result<Response<Body>, Refusal> {
         let headers = request.headers();
         let client = told::client(headers, peer.addr);
@@ -109,6 +110,7 @@ impl Gate {
         let (viewer, watched) = match credential {
             Credential::Session(claim) => {
                 let session = self.session(claim, peer).await?;
+                case.of(&session);
                 let now = self.clock.now();
                 let other = grant::look(&session, &look.namespace, &look.name, now)
                     .map_err(Refusal::from)
@@ -122,11 +124,12 @@ impl Gate {
             }
             Credential::Other(token) => {
                 let (namespace, name) = (&look.namespace, &look.name);
-                let identity = self
-                    .people
-                    .may_look(&token, namespace, name)
-                    .await
-                    .map_err(|refusal| log_stranger(refusal, peer))?;
+                let stranger = |refusal| log_stranger(refusal, peer);
+                let people = &self.people;
+                let identity = people.whose(&token).await.map_err(stranger)?;
+                case.by(&identity.user);
+                let identity = people.may(identity, namespace, name).await;
+                let identity = identity.map_err(stranger)?;
                 peer.place.leave();
                 let session = self
                     .sessions
@@ -140,6 +143,7 @@ impl Gate {
                 (Viewer::Person(identity, token), watched)
             }
         };
+        case.about(&viewer, &watched);
         let answer = match look.at {
             LookAt::Live(id) => {
                 let looking = (viewer.clone(), watched.clone());
@@ -166,11 +170,18 @@ impl Gate {
         client: event::Client,
         peer: &Peer,
     ) -> Result<Response<Body>, Refusal> {
-        let look = |kind, id| told::looked(kind, viewer.user(), watched, id, client);
+        let record = async |kind, id| {
+            let look = told::look(viewer, watched, id, client);
+            self.log
+                .record(Event::now(kind, look))
+                .await
+                .map_err(unlogged)
+        };
         let library = &self.library;
         let _turn = self.turn().await?;
         match at {
             LookAt::List => {
+                record(Type::Listed, None).await?;
                 let lives = self.recorder.lives().of(&watched.uid);
                 let (mut recordings, more) = library.list(watched).await?;
                 // What is being made is not in the store, or not all of it.
@@ -197,15 +208,13 @@ impl Gate {
             }
             LookAt::Manifest(id) => {
                 let file = library.manifest_file(watched, id).await?;
-                let downloaded = look(Type::Downloaded, id);
-                self.log.record(downloaded).await.map_err(unlogged)?;
+                record(Type::Downloaded, Some(id)).await?;
                 log("recording downloaded", viewer, watched, id, peer.addr, None);
                 Ok(document(file))
             }
             LookAt::Cast(id) => {
                 let pieces = library.cast(watched, id).await?;
-                let replayed = look(Type::Replayed, id);
-                self.log.record(replayed).await.map_err(unlogged)?;
+                record(Type::Replayed, Some(id)).await?;
                 log("recording replayed", viewer, watched, id, peer.addr, None);
                 let mut response = Response::new(Body::Pieces(pieces));
                 let headers = response.headers_mut();
@@ -268,8 +277,12 @@ impl Gate {
             ));
         }
         self.check_not_full()?;
-        let look = told::looked(Type::LiveViewed, viewer.user(), &watched, id, client);
-        self.log.record(look).await.map_err(unlogged)?;
+        let facts = event::Facts {
+            connection: Some(Uuid::now_v7().to_string()),
+            ..told::look(&viewer, &watched, Some(id), client)
+        };
+        let began = Event::now(Type::LiveViewed, facts.clone());
+        self.log.record(began).await.map_err(unlogged)?;
         let looking = Looking {
             gate: Arc::clone(self),
             watching: self.open.watched_by(&watched.uid, viewer.user()),
@@ -277,6 +290,8 @@ impl Gate {
             watched,
             id,
             client: peer.addr,
+            facts,
+            begun: Instant::now(),
         };
         looking.log("live view opened", None);
         let followed = Followed::new(&live);
@@ -296,6 +311,9 @@ struct Looking {
     watched: Watched,
     id: Uuid,
     client: SocketAddr,
+    /// What the audit log knows of it.
+    facts: event::Facts,
+    begun: Instant,
 }
 
 impl Looking {
@@ -308,6 +326,9 @@ impl Looking {
             None => End::Viewer,
         };
         self.log("live view ended", Some(end.label()));
+        let lasted = self.begun.elapsed();
+        let ended = told::looked_on(self.facts, end.label(), lasted);
+        self.gate.log.emit(ended);
         drop(self.watching);
     }
 

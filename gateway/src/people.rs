@@ -73,7 +73,28 @@ impl People {
         namespace: &str,
         name: &str,
     ) -> Result<Arc<Identity>, Refusal> {
-        let identity = self.auth.identify(token).await?;
+        let identity = self.whose(token).await?;
+        self.may(identity, namespace, name).await
+    }
+
+    /// Whose `token` is.
+    ///
+    /// # Errors
+    /// 401 when it is nobody's, 503 when nobody could say.
+    pub async fn whose(&self, token: &Bearer) -> Result<Arc<Identity>, Refusal> {
+        self.auth.identify(token).await
+    }
+
+    /// The same identity, if it may look at session `name` of `namespace`.
+    ///
+    /// # Errors
+    /// 403 when it may not, 503 when nobody could say.
+    pub async fn may(
+        &self,
+        identity: Arc<Identity>,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Identity>, Refusal> {
         let question = question(&identity, namespace, name);
         let failed = || {
             Refusal::new(

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use drawbridge_audit::recording::{End, Opening};
+use drawbridge_audit::recording::{Carried, End, Opening};
 use drawbridge_audit::store::Store;
 use drawbridge_crds::v1alpha1::Recorded;
 use tokio::sync::{Semaphore, oneshot};
@@ -101,13 +101,22 @@ pub enum Unavailable {
 #[must_use = "a recording that is not finished is sealed as interrupted"]
 pub struct Recording {
     end: oneshot::Sender<End>,
-    sealed: oneshot::Receiver<Recorded>,
+    sealed: oneshot::Receiver<Finished>,
+}
+
+/// What is known of a connection once its recording is sealed.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What its session's status will say.
+    pub recorded: Recorded,
+    /// What each stream without a terminal carried.
+    pub carried: Vec<Carried>,
 }
 
 impl Recording {
     /// Ends it, the tap being gone, and waits until it is sealed on this disk. `None` if it could not be sealed: the
     /// next look at the spool tries again.
-    pub async fn finish(self, end: End) -> Option<Recorded> {
+    pub async fn finish(self, end: End) -> Option<Finished> {
         let Self {
             end: ending,
             sealed,

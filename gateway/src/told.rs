@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drawbridge_audit::event::{self, Event, Facts, Pod, Type, Upstream};
+use drawbridge_audit::event::{self, Direction, Event, Facts, Pod, Type, Upstream};
+use drawbridge_audit::recording::{Carried, Stream as Channel, is_tar};
 use drawbridge_crds::v1alpha1::{Recorded, ResolvedTarget};
 use drawbridge_protocol::transcode::Outcome;
 use http::HeaderMap;
@@ -12,7 +13,7 @@ use http::header::USER_AGENT;
 use uuid::Uuid;
 
 use crate::bridge::{Closed, Ended};
-use crate::look::Watched;
+use crate::look::{Viewer, Watched};
 use crate::refusal::Refusal;
 use crate::route::{Route, Stream};
 use crate::session::Session;
@@ -71,6 +72,29 @@ impl Case {
             let target = session.target.as_ref();
             self.facts.pod = target.map(|target| pod(session, target));
         }
+    }
+
+    /// It comes from somebody the API server knows, who need not have any right.
+    pub(crate) fn by(&mut self, user: &str) {
+        self.facts.user = Some(user.to_owned());
+    }
+
+    /// It comes from somebody who may look at this session.
+    pub(crate) fn about(&mut self, viewer: &Viewer, watched: &Watched) {
+        self.stranger = false;
+        let client = self.client.clone();
+        let Facts {
+            session,
+            user,
+            observer,
+            ..
+        } = look(viewer, watched, None, client);
+        self.facts = Facts {
+            session,
+            user,
+            observer,
+            ..Facts::default()
+        };
     }
 
     /// Whether nothing proves who asks, and what to say about the refusal.
@@ -166,31 +190,69 @@ pub(crate) fn disconnected(
     Event::now(Type::Disconnected, facts)
 }
 
-/// `user` looks at a recording of `watched`.
-pub(crate) fn looked(
-    kind: Type,
-    user: &str,
-    watched: &Watched,
-    recording: Uuid,
-    client: event::Client,
-) -> Event {
+/// What a stream of a console carried.
+pub(crate) fn transferred(facts: Facts, carried: Carried) -> Event {
+    let (stream, direction) = match carried.stream {
+        Channel::Stdin => (event::Stream::Stdin, Direction::In),
+        Channel::Stdout => (event::Stream::Stdout, Direction::Out),
+        Channel::Stderr => (event::Stream::Stderr, Direction::Out),
+    };
+    let transfer = event::Transfer {
+        stream,
+        direction,
+        bytes: carried.bytes,
+        sha256: carried.sha256.map(|sha256| sha256.to_string()),
+        archive: carried.stream != Channel::Stderr && is_tar(&facts.argv),
+    };
     let facts = Facts {
+        transfer: Some(transfer),
+        ..facts
+    };
+    Event::now(Type::Transferred, facts)
+}
+
+/// What is known of somebody who looks at a session's recordings, or at one of them.
+pub(crate) fn look(
+    viewer: &Viewer,
+    watched: &Watched,
+    recording: Option<Uuid>,
+    client: event::Client,
+) -> Facts {
+    let observer = match viewer {
+        Viewer::Session(session) => Some(event::Session {
+            namespace: session.namespace.clone(),
+            name: session.name.clone(),
+            uid: session.uid.clone(),
+        }),
+        Viewer::Person(..) => None,
+    };
+    Facts {
         session: Some(event::Session {
             namespace: watched.namespace.clone(),
             name: watched.name.clone(),
             uid: watched.uid.clone(),
         }),
-        user: Some(user.to_owned()),
+        user: Some(viewer.user().to_owned()),
+        observer,
         client: Some(client),
         outcome: Some(event::Outcome::Success),
-        recording: Some(event::Recording {
-            id: recording.to_string(),
+        recording: recording.map(|id| event::Recording {
+            id: id.to_string(),
             verdict: None,
             chain_head: None,
         }),
         ..Facts::default()
+    }
+}
+
+/// A live view ended. `reason`: the label of the end.
+pub(crate) fn looked_on(facts: Facts, reason: &'static str, lasted: Duration) -> Event {
+    let facts = Facts {
+        reason: Some(reason.to_owned()),
+        duration_seconds: Some(lasted.as_secs_f64()),
+        ..facts
     };
-    Event::now(kind, facts)
+    Event::now(Type::LiveViewEnded, facts)
 }
 
 /// A recording, as it was sealed.
@@ -336,6 +398,44 @@ mod tests {
             let bytes = end.map_or(0, |_| 5);
             assert_eq!(facts.bytes.map(|bytes| bytes.from_pod), Some(bytes));
             assert_eq!(facts.duration_seconds, Some(2.0));
+        }
+    }
+
+    #[test]
+    fn a_copy_by_kubectl_is_told_with_its_direction_and_hash() {
+        let sha256 = drawbridge_audit::hash::Sha256::of(b"archive");
+        let event = |argv: &[&str], stream| {
+            let facts = Facts {
+                argv: argv.iter().map(|&word| word.to_owned()).collect(),
+                ..opened()
+            };
+            let carried = Carried {
+                stream,
+                bytes: 7,
+                sha256: Some(sha256),
+            };
+            let event = transferred(facts, carried);
+            assert_eq!(event.kind(), Type::Transferred);
+            serde_json::to_value(event.facts()).expect("JSON")
+        };
+        let up = event(&["tar", "-xmf", "-", "-C", "/tmp"], Channel::Stdin);
+        assert_eq!(
+            up["transfer"],
+            serde_json::json!({
+                "stream": "stdin", "direction": "in", "bytes": 7, "sha256": sha256.to_string(), "archive": true,
+            })
+        );
+        assert_eq!(up["connection"], "c-1");
+        let down = event(&["tar", "cf", "-", "/etc/hosts"], Channel::Stdout);
+        assert_eq!(
+            (&down["transfer"]["direction"], &down["transfer"]["archive"]),
+            (&"out".into(), &true.into())
+        );
+        for (argv, stream) in [
+            (&["cat", "f"][..], Channel::Stdout),
+            (&["tar", "cf", "-", "f"], Channel::Stderr),
+        ] {
+            assert_eq!(event(argv, stream)["transfer"]["archive"], false);
         }
     }
 

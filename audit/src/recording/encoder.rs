@@ -7,7 +7,7 @@ use super::keystrokes::{Keystrokes, Typed};
 use super::line::{self, Head};
 use super::stream::Plain;
 use super::text::Joiner;
-use super::{Bytes, End, Gap, Opening, Stream, Transfer};
+use super::{Bytes, Carried, End, Gap, Opening, Stream, Transfer};
 
 /// Bytes of lines from which a batch is full. One more event may follow, so that a batch is never over
 /// [`MAX_TEXT`](super::chunk::MAX_TEXT).
@@ -232,6 +232,15 @@ impl Encoder {
     #[must_use]
     pub fn transfers(&self) -> &[Transfer] {
         &self.transfers
+    }
+
+    /// What the closed streams carried, each that carried something; nothing of a terminal.
+    #[must_use]
+    pub fn carried(&self) -> Vec<Carried> {
+        match &self.form {
+            Form::Plain(streams) => streams.iter().filter_map(Plain::carried).collect(),
+            Form::Terminal { .. } => Vec::new(),
+        }
     }
 
     /// What was missed until now: one for each stream.

@@ -62,6 +62,17 @@ pub struct Transfer {
     pub head: String,
 }
 
+/// What a stream without a terminal carried, whether it is told as text or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Which stream.
+    pub stream: Stream,
+    /// How many bytes passed; never 0.
+    pub bytes: u64,
+    /// The hash of all bytes; unknown if the recorder missed some.
+    pub sha256: Option<Sha256>,
+}
+
 /// Bytes that the recorder missed, because it could not keep up and may not stop the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {

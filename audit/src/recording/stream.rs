@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::text::{Joiner, MAX_PIECE, is_binary};
-use super::{Opening, Stream, Transfer, line};
-use crate::hash::Running;
+use super::{Carried, Opening, Stream, Transfer, line};
+use crate::hash::{Running, Sha256};
 
 /// How much of a summarised stream is shown, in bytes: enough to see what it is.
 const HEAD: usize = 1024;
@@ -20,6 +20,8 @@ pub(super) struct Plain {
     binary: bool,
     keep: Keep,
     hash: Option<Running>,
+    /// Of all bytes, once the stream is closed; unknown if the recorder missed some.
+    sum: Option<Sha256>,
     head: Vec<u8>,
     bytes: u64,
     recorded: u64,
@@ -45,6 +47,7 @@ impl Plain {
             joiner: Joiner::default(),
             binary: stream != Stream::Stderr && is_tar(&opening.argv),
             hash: Some(Running::new()),
+            sum: None,
             head: Vec::new(),
             bytes: 0,
             recorded: 0,
@@ -108,6 +111,7 @@ impl Plain {
             return None;
         }
         self.flush(out, at);
+        self.sum = self.hash.take().map(Running::finish);
         if self.bytes == 0 || !(self.binary || self.stream == Stream::Stdin) {
             return None;
         }
@@ -115,11 +119,20 @@ impl Plain {
             stream: self.stream,
             bytes: self.bytes,
             recorded: self.recorded,
-            sha256: self.hash.take().map(Running::finish),
+            sha256: self.sum,
             head: BASE64.encode(&self.head),
         };
         line::write_json(out, at, 'x', &transfer);
         Some(transfer)
+    }
+
+    /// What it carried, once it is closed; `None` if that was nothing.
+    pub(super) fn carried(&self) -> Option<Carried> {
+        (self.closed && self.bytes > 0).then_some(Carried {
+            stream: self.stream,
+            bytes: self.bytes,
+            sha256: self.sum,
+        })
     }
 
     /// Tells the beginning of a sequence whose end will not come.
@@ -133,7 +146,8 @@ impl Plain {
 }
 
 /// Whether the argv is of a program that writes or reads archives: `kubectl cp` runs tar.
-fn is_tar(argv: &[String]) -> bool {
+#[must_use]
+pub fn is_tar(argv: &[String]) -> bool {
     argv.first()
         .is_some_and(|program| program.rsplit('/').next() == Some("tar"))
 }

@@ -172,19 +172,30 @@ async fn every_look_is_on_record_before_anything_is_shown() {
     let (world, store, _dir) = world().await;
     put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
     let observer = jwt("0b5e", "good");
-    let base = format!("/sessions/shop/fix-cart/recordings/{ID}");
-    assert_eq!(world.ask(&get(&base, &observer)).await.0, 200);
+    let all = "/sessions/shop/fix-cart/recordings";
+    let base = format!("{all}/{ID}");
+    for path in [all, &base] {
+        assert_eq!(world.ask(&get(path, &observer)).await.0, 200);
+    }
     let (head, _) = world.whole(&get(&format!("{base}/cast"), &observer)).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(world.ask(&get(all, "auditor")).await.0, 200);
     {
         let told = world.told.lock().expect("not poisoned");
         let kinds: Vec<Type> = told.iter().map(Event::kind).collect();
-        assert_eq!(kinds, [Type::Downloaded, Type::Replayed]);
-        for event in told.iter() {
+        let expected = [
+            (Type::Listed, None, Some("0b5e")),
+            (Type::Downloaded, Some(ID.to_string()), Some("0b5e")),
+            (Type::Replayed, Some(ID.to_string()), Some("0b5e")),
+            (Type::Listed, None, None), // by right, not by a session
+        ];
+        assert_eq!(kinds, expected.each_ref().map(|(kind, ..)| *kind));
+        for (event, (_, recording, observer)) in told.iter().zip(expected) {
             let facts = serde_json::to_value(event.facts()).expect("JSON");
             assert_eq!(facts["session"]["uid"], "6f1c");
             assert_eq!(facts["user"], "alice@example.com");
-            assert_eq!(facts["recording"]["id"], ID.to_string());
+            assert_eq!(facts["recording"]["id"].as_str(), recording.as_deref());
+            assert_eq!(facts["observer"]["uid"].as_str(), observer);
         }
     }
 }
@@ -200,8 +211,9 @@ async fn nothing_is_shown_that_cannot_be_put_on_record() {
     Arc::get_mut(&mut world.door.gate)
         .expect("nobody else has it")
         .log = log;
-    for rest in ["", "/cast"] {
-        let (code, body) = world.ask(&get(&format!("{base}{rest}"), &observer)).await;
+    let all = "/sessions/shop/fix-cart/recordings";
+    for path in [all, &base, &format!("{base}/cast")] {
+        let (code, body) = world.ask(&get(path, &observer)).await;
         assert_eq!(code, 503, "{body}");
         assert!(body.contains("audit log"), "{body}");
     }
@@ -422,6 +434,22 @@ async fn shows(socket: &mut WebSocketStream<DuplexStream>, text: &str) -> String
     seen
 }
 
+/// The beginning and the end of every live view that is on record, in the order they ended.
+fn views(world: &World) -> Vec<[serde_json::Value; 2]> {
+    let told = world.told.lock().expect("not poisoned");
+    let facts = |kind| {
+        let of_kind = told.iter().filter(move |event| event.kind() == kind);
+        of_kind.map(|event| serde_json::to_value(event.facts()).expect("JSON"))
+    };
+    facts(Type::LiveViewEnded)
+        .map(|ended| {
+            let mut began = facts(Type::LiveViewed);
+            let began = began.find(|began| began["connection"] == ended["connection"]);
+            [began.expect("it began"), ended]
+        })
+        .collect()
+}
+
 async fn closed(socket: &mut WebSocketStream<DuplexStream>) -> (u16, String) {
     loop {
         match socket.next().await {
@@ -472,6 +500,14 @@ async fn who_follows_a_session_sees_what_was_and_what_comes_and_the_user_is_told
         );
         drop(socket);
         until(&mut user, "is no longer watching this session").await;
+        let [opened, ended] = views(&world).pop().expect("on record");
+        assert_eq!(ended["reason"], "viewer_left");
+        assert!(ended["durationSeconds"].as_f64().expect("told") > 0.0);
+        assert!(opened["durationSeconds"].is_null());
+        for field in ["connection", "session", "user", "client", "recording"] {
+            assert!(!opened[field].is_null(), "{field}");
+            assert_eq!(opened[field], ended[field]);
+        }
     }
     // When the session's connection ends, so does following it.
     let (_, client, _) = view(&world, &id, &observer).await;
@@ -501,6 +537,8 @@ async fn a_revoked_viewer_is_cut_and_the_one_who_was_watched_goes_on() {
         (1008, "your session was revoked".to_owned())
     );
     until(&mut user, "is no longer watching").await;
+    let [_, ended] = views(&world).pop().expect("on record");
+    assert_eq!(ended["reason"], "stopped");
     print(&mut pod, "on\r\n").await;
     until(&mut user, "on").await;
 }

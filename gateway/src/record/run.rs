@@ -18,8 +18,8 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 use super::live::{Listed, Live};
 use super::spool::{Left, Place};
 use super::tap::Tape;
-use super::writer::{self, Writer, Written, salvage};
-use super::{Recorder, retain};
+use super::writer::{self, Sealed, Writer, Written, salvage};
+use super::{Finished, Recorder, retain};
 use crate::metrics::RecorderPart;
 
 /// How often a writer takes what was heard.
@@ -48,7 +48,7 @@ pub(super) struct Run {
 
 impl Run {
     /// Writes until the bridge is gone, seals, tells what it sealed, and delivers.
-    pub(super) async fn run(self, writer: Writer, tell: oneshot::Sender<Recorded>) {
+    pub(super) async fn run(self, writer: Writer, tell: oneshot::Sender<Finished>) {
         let recorder = Arc::clone(&self.recorder);
         recorder.metrics.recordings_open.inc();
         let (closed, waiting) = mpsc::channel(WAITING);
@@ -62,9 +62,17 @@ impl Run {
         let result = self.write(writer, &closed).await;
         recorder.metrics.recordings_open.dec();
         match result {
-            Ok((place, manifest)) => {
+            Ok(Sealed {
+                place,
+                manifest,
+                carried,
+            }) => {
                 recorder.count(&manifest);
-                let _ = tell.send(recorder.entry(place.key(), &manifest)); // a task that is gone needs no answer
+                let finished = Finished {
+                    recorded: recorder.entry(place.key(), &manifest),
+                    carried,
+                };
+                let _ = tell.send(finished); // a task that is gone needs no answer
                 let _ = sealed.send((place, manifest)); // as above
             }
             Err(error) => {
@@ -81,7 +89,7 @@ impl Run {
         self,
         mut writer: Writer,
         closed: &mpsc::Sender<String>,
-    ) -> Result<(Place, Manifest), writer::Error> {
+    ) -> Result<Sealed, writer::Error> {
         let Self {
             recorder,
             tape,
@@ -155,7 +163,7 @@ impl Recorder {
         at: Duration,
         end: Option<End>,
         live: &Live,
-    ) -> Result<(Place, Manifest), writer::Error> {
+    ) -> Result<Sealed, writer::Error> {
         let (key, instance) = (self.signer()?, self.rules.instance.clone());
         // Kept, in case that the disk does not take the rest.
         let opening = writer.opening().clone();
@@ -167,9 +175,9 @@ impl Recorder {
             .blocking(move || writer.seal(at, end, &key, &instance))
             .await;
         match sealed {
-            Ok((place, manifest, pieces)) => {
+            Ok((sealed, pieces)) => {
                 live.tell(pieces);
-                Ok((place, manifest))
+                Ok(sealed)
             }
             Err(error) => {
                 warn!(
@@ -185,11 +193,7 @@ impl Recorder {
     }
 
     /// Seals what a failed writer has written.
-    async fn give_up(
-        &self,
-        writer: Writer,
-        why: writer::Error,
-    ) -> Result<(Place, Manifest), writer::Error> {
+    async fn give_up(&self, writer: Writer, why: writer::Error) -> Result<Sealed, writer::Error> {
         self.metrics.recorder_failed(RecorderPart::spool);
         let reason = format!("the recorder failed: {}", chain(&why));
         error!(error = &why as &dyn std::error::Error, "recording failed");
@@ -202,7 +206,7 @@ impl Recorder {
         place: Place,
         opening: Opening,
         reason: String,
-    ) -> Result<(Place, Manifest), writer::Error> {
+    ) -> Result<Sealed, writer::Error> {
         let (key, instance) = (self.signer()?, self.rules.instance.clone());
         self.blocking(move || salvage(place, &opening, reason, None, &key, &instance))
             .await
@@ -261,7 +265,8 @@ impl Recorder {
                     return;
                 }
                 let reason = "the gateway ended before the session did".to_owned();
-                self.rescue(place, *opening, reason).await
+                let sealed = self.rescue(place, *opening, reason).await;
+                sealed.map(|sealed| (sealed.place, sealed.manifest))
             }
         };
         match sealed {

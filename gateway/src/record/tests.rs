@@ -192,7 +192,7 @@ async fn a_connection_becomes_a_verified_recording_in_the_store_and_the_spool_is
     tap.data(Stream::Stdout, b"$ \xff\0", None);
     tap.data(Stream::Stdout, "\u{20ac}".as_bytes(), None);
     drop(tap);
-    let sealed = recording.finish(bye()).await.expect("sealed");
+    let sealed = recording.finish(bye()).await.expect("sealed").recorded;
     assert!(recorder.lives().of("6f1c").is_empty());
     let (entry, streams) = world.delivered(id).await;
     assert_eq!(sealed, entry);
@@ -275,7 +275,7 @@ async fn a_full_spool_refuses_new_connections_and_ends_those_that_must_be_record
     }
     assert!(ended, "the bridge is told");
     drop(tap);
-    let sealed = recording.finish(bye()).await.expect("sealed");
+    let sealed = recording.finish(bye()).await.expect("sealed").recorded;
     assert_eq!(sealed.verdict, RecordingVerdict::Interrupted);
     assert!(sealed.reason.expect("told").contains("spool"));
     let (_, streams) = world.delivered(id).await;

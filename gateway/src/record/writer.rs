@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use drawbridge_audit::keys::SigningKey;
 use drawbridge_audit::recording::{
-    Directory, Encoder, End, Manifest, Opening, RecoverError, Recovered, Seal, SegmentWriter,
-    Source as _, Verdict, WriteError, recover, segment_name,
+    Carried, Directory, Encoder, End, Manifest, Opening, RecoverError, Recovered, Seal,
+    SegmentWriter, Source as _, Verdict, WriteError, recover, segment_name,
 };
 use tokio::time::Instant;
 
@@ -56,6 +56,17 @@ pub struct Written {
     pub pieces: Vec<Piece>,
     /// Names of segments that are complete.
     pub closed: Vec<String>,
+}
+
+/// A recording that is sealed, in the spool.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Where it lies.
+    pub place: Place,
+    /// What vouches for it.
+    pub manifest: Manifest,
+    /// What each stream without a terminal carried; nothing, if the recorder failed or was killed.
+    pub carried: Vec<Carried>,
 }
 
 /// One recording, being written.
@@ -190,7 +201,7 @@ impl Writer {
         end: Option<End>,
         key: &SigningKey,
         instance: &str,
-    ) -> Result<(Place, Manifest, Vec<Piece>), Error> {
+    ) -> Result<(Sealed, Vec<Piece>), Error> {
         if let Some(end) = &end {
             self.encoder.end(at, end);
         }
@@ -211,7 +222,12 @@ impl Writer {
             sealed_by: instance.to_owned(),
         });
         self.place.seal(&manifest.sign(key))?;
-        Ok((self.place, manifest, written.pieces))
+        let sealed = Sealed {
+            place: self.place,
+            manifest,
+            carried: self.encoder.carried(),
+        };
+        Ok((sealed, written.pieces))
     }
 
     /// Gives it up where it is.
@@ -232,7 +248,7 @@ pub fn salvage(
     end: Option<End>,
     key: &SigningKey,
     instance: &str,
-) -> Result<(Place, Manifest), Error> {
+) -> Result<Sealed, Error> {
     let names = Directory(place.dir().to_owned()).segments()?;
     let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
     let path = |number| place.dir().join(segment_name(number));
@@ -256,5 +272,9 @@ pub fn salvage(
         sealed_by: instance.to_owned(),
     });
     place.seal(&manifest.sign(key))?;
-    Ok((place, manifest))
+    Ok(Sealed {
+        place,
+        manifest,
+        carried: Vec::new(),
+    })
 }

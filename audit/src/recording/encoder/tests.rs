@@ -134,6 +134,34 @@ fn without_a_terminal_stdout_and_stderr_are_apart_and_input_is_summed_up() {
 }
 
 #[test]
+fn what_each_stream_carried_is_known_once_it_is_closed_text_or_not() {
+    let mut encoder = Encoder::new(&opening(false));
+    encoder.data(AT, Stream::Stdout, b"some ");
+    encoder.data(AT, Stream::Stdout, b"text");
+    encoder.data(AT, Stream::Stderr, b"\0");
+    encoder.gap(AT, Stream::Stderr, 4);
+    assert!(encoder.carried().is_empty(), "nothing is closed");
+    let end = End {
+        reason: "Completed".into(),
+        exit_code: None,
+    };
+    encoder.end(AT, &end);
+    let carried = |stream, bytes, sha256| Carried {
+        stream,
+        bytes,
+        sha256,
+    };
+    let text = crate::hash::Sha256::of(b"some text");
+    assert_eq!(
+        encoder.carried(),
+        [
+            carried(Stream::Stdout, 9, Some(text)),
+            carried(Stream::Stderr, 5, None)
+        ]
+    );
+}
+
+#[test]
 fn a_binary_stream_is_summed_up_and_its_payload_not_told() {
     for argv in [["tar", "cf"], ["/bin/tar", "cf"], ["cat", "image.png"]] {
         let mut opening = opening(false);
