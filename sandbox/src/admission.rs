@@ -14,36 +14,31 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::auth::Identity;
 use crate::cluster::Cluster;
-use crate::kinds::Kind;
+use crate::object::name;
+use crate::rest::Call;
 use crate::status::Failure;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 /// What webhooks are asked and answer in.
 const VERSION: &str = "admission.k8s.io/v1";
 
-/// A write on its way.
+/// Which webhooks are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Those that may change the object.
+    Mutating,
+    /// Those that see what has become of it.
+    Validating,
+}
+
+/// A write on its way, as webhooks see it.
 #[derive(Clone, Copy, Debug)]
-pub struct Write<'a> {
-    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`
-    pub operation: &'static str,
-    /// Of the object.
-    pub kind: &'a Kind,
-    /// `status`, `exec`; empty for none.
-    pub subresource: &'a str,
-    /// Empty for what is in none.
-    pub namespace: &'a str,
-    /// Empty for a `generateName` not yet made.
-    pub name: &'a str,
-    /// What there is now; `None` for `CREATE`.
-    pub before: Option<&'a Value>,
-    /// Whether nothing will be stored.
-    pub dry_run: bool,
-    /// The request's `CreateOptions`, `UpdateOptions`, …
-    pub options: &'a Value,
-    /// Who writes.
-    pub who: &'a Identity,
+struct Write<'a> {
+    /// `CREATE`, `UPDATE` or `DELETE`
+    operation: &'static str,
+    call: &'a Call,
+    before: Option<&'a Value>,
 }
 
 /// What a webhook answers.
@@ -58,20 +53,33 @@ struct Answer {
     warnings: Option<Vec<String>>,
 }
 
-/// Passes an object (`Null` for `DELETE`) through the mutating webhooks that want to see it. Returns it with warnings.
+/// Passes an object (`Null` for one that is to be deleted) through the webhooks of a stage that want to see it. `before` is
+/// what there is now. Returns it with warnings.
 ///
 /// # Errors
 /// What a webhook refused, or 500 when it could not be asked and its `failurePolicy` is `Fail`.
-pub async fn mutate(
+pub async fn admit(
     cluster: &Cluster,
-    write: Write<'_>,
+    stage: Stage,
+    call: &Call,
+    before: Option<&Value>,
     mut object: Value,
 ) -> Result<(Value, Vec<String>), Failure> {
+    let operation = match before {
+        None => "CREATE",
+        Some(_) if object.is_null() => "DELETE",
+        Some(_) => "UPDATE",
+    };
+    let write = Write {
+        operation,
+        call,
+        before,
+    };
     let mut warnings = Vec::new();
-    for hook in hooks(cluster, &write, "mutatingwebhookconfigurations") {
+    for hook in hooks(cluster, &write, stage) {
         let answer = ask(cluster, write, &hook, &object).await?;
         warnings.extend(answer.warnings.unwrap_or_default());
-        if let Some(patch) = answer.patch {
+        if let Some(patch) = answer.patch.filter(|_| stage == Stage::Mutating) {
             let patched = patched(&mut object, &patch, answer.patch_type.as_deref());
             patched.map_err(|why| Failure::internal(&format!("webhook {:?}: {why}", hook.name)))?;
         }
@@ -85,30 +93,15 @@ fn patched(object: &mut Value, patch: &str, kind: Option<&str>) -> anyhow::Resul
     Ok(json_patch::patch(object, &patch)?)
 }
 
-/// Shows an object to the validating webhooks that want to see it. Returns their warnings.
-///
-/// # Errors
-/// As [`mutate`].
-pub async fn validate(
-    cluster: &Cluster,
-    write: Write<'_>,
-    object: &Value,
-) -> Result<Vec<String>, Failure> {
-    let mut warnings = Vec::new();
-    for hook in hooks(cluster, &write, "validatingwebhookconfigurations") {
-        let answer = ask(cluster, write, &hook, object).await?;
-        warnings.extend(answer.warnings.unwrap_or_default());
-    }
-    Ok(warnings)
-}
-
-/// Webhooks of the configurations of this resource, by the configurations' names; a validating one is a mutating one that
+/// Webhooks of the configurations of a stage, by the configurations' names; a validating one is a mutating one that
 /// returns no patch. Configurations themselves are shown to nobody, so that they can be repaired.
-fn hooks(cluster: &Cluster, write: &Write<'_>, resource: &str) -> Vec<MutatingWebhook> {
-    if write.kind.group == GROUP {
+fn hooks(cluster: &Cluster, write: &Write<'_>, stage: Stage) -> Vec<MutatingWebhook> {
+    if write.call.kind.group == GROUP {
         return Vec::new();
     }
-    let (_, configurations) = cluster.store.list(&format!("{resource}.{GROUP}"), None);
+    let stage = format!("{stage:?}").to_lowercase();
+    let (_, configurations) =
+        (cluster.store).list(&format!("{stage}webhookconfigurations.{GROUP}"), None);
     let hooks = configurations
         .iter()
         .filter_map(|one| one["webhooks"].as_array());
@@ -129,7 +122,7 @@ async fn ask(
     if !rules::wants(cluster, hook, &write, object) {
         return Ok(Answer::default());
     }
-    if write.dry_run && !hook.side_effects.starts_with("None") {
+    if write.call.dry_run() && !hook.side_effects.starts_with("None") {
         let why = format!("admission webhook {name:?} does not support dry run");
         return Err(Failure::bad_request(why));
     }
@@ -169,21 +162,29 @@ async fn exchange(
 
 /// The `AdmissionReview` a webhook gets.
 fn review(write: &Write<'_>, object: &Value, uid: &str) -> Value {
-    let of = write.kind;
-    // What is shown of an exec are its options, which are of a kind of their own.
-    let kind = object["kind"].as_str().unwrap_or(&of.kind);
-    let kind = json!({"group": of.group, "version": of.version, "kind": kind});
+    let (call, operation) = (write.call, write.operation);
+    let of = &call.kind;
+    let kind = json!({"group": of.group, "version": of.version, "kind": of.kind});
     let resource = json!({"group": of.group, "version": of.version, "resource": of.plural});
+    let options = match operation {
+        "CREATE" => "CreateOptions",
+        "DELETE" => "DeleteOptions",
+        _ => "UpdateOptions",
+    };
+    let options = json!({
+        "kind": options, "apiVersion": "meta.k8s.io/v1", "fieldManager": call.query.get("fieldManager"),
+    });
+    let shown = write.before.filter(|_| object.is_null());
     let mut request = json!({
-        "uid": uid, "operation": write.operation, "dryRun": write.dry_run,
+        "uid": uid, "operation": operation, "dryRun": call.dry_run(),
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
-        "userInfo": write.who, "object": object, "oldObject": write.before, "options": write.options,
+        "userInfo": call.who, "object": object, "oldObject": write.before, "options": options,
     });
     for (field, value) in [
-        ("subResource", write.subresource),
-        ("requestSubResource", write.subresource),
-        ("name", write.name),
-        ("namespace", write.namespace),
+        ("subResource", &*call.subresource),
+        ("requestSubResource", &*call.subresource),
+        ("name", name(shown.unwrap_or(object))),
+        ("namespace", &*call.namespace),
     ] {
         if !value.is_empty() {
             request[field] = value.into();
@@ -203,7 +204,8 @@ fn denied(name: &str, status: &Value) -> Failure {
     let code = code.and_then(|code| code.try_into().ok()).unwrap_or(400);
     let reason = text("reason").unwrap_or_default().to_owned();
     let message = format!("admission webhook {name:?} denied the request{why}");
-    let mut failure = Failure::new(code, reason, message);
+    let mut failure = Failure::new(code, message);
+    failure.reason = reason.into();
     failure.details = status["details"].clone();
     failure
 }

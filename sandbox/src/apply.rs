@@ -206,7 +206,7 @@ fn conflict(entries: &[Entry], taken: &Paths) -> Option<Failure> {
     };
     let (count, texts) = (texts.len(), texts.join(", "));
     let why = format!("Apply failed with {count} {conflicts}: {texts}");
-    let mut failure = Failure::new(409, "Conflict", why);
+    let mut failure = Failure::new(409, why);
     failure.details = json!({"causes": causes});
     (count > 0).then_some(failure)
 }

@@ -10,13 +10,14 @@ mod owners;
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::Value;
 
 use crate::auth::{Identity, rbac};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, metadata_mut, name, namespace};
-use crate::rest::Delete;
+use crate::rest::Call;
 use crate::store::Key;
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
@@ -106,15 +107,19 @@ fn unhold(object: &mut Value, part: &str, finalizer: &str) {
 }
 
 /// Deletes an object as the controller of this name, unless that was done.
-async fn delete(cluster: &Cluster, controller: &str, kind: &Kind, object: &Value, delete: &Delete) {
+async fn delete(
+    cluster: &Cluster,
+    controller: &str,
+    kind: &Arc<Kind>,
+    object: &Value,
+    options: &DeleteOptions,
+) {
     let (namespace, name) = (namespace(object), name(object));
     if deleting(object) {
         return;
     }
-    let deleted = cluster
-        .delete(&identity(controller), kind, namespace, name, delete)
-        .await;
-    if let Err(error) = deleted
+    let call = Call::new(identity(controller), kind, namespace, name, "");
+    if let Err(error) = cluster.delete(&call, options).await
         && error.code != 404
     {
         tracing::debug!(%error, namespace, name, controller, "not deleted");

@@ -38,17 +38,16 @@ pub fn deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
+/// Its metadata alone, as `PartialObjectMetadata`.
+#[must_use]
+pub fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
 /// `metadata`, made if absent or not an object.
 #[expect(clippy::missing_panics_doc, reason = "it is made an object first")]
 pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let metadata = &mut object["metadata"];
-    if !metadata.is_object() {
-        *metadata = json!({});
-    }
-    metadata
-        .as_object_mut()
-        .expect("it was made an object above")
+    json_patch::merge(object, &json!({"metadata": {}}));
+    let metadata = object["metadata"].as_object_mut();
+    metadata.expect("it was made an object above")
 }

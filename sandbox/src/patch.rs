@@ -25,11 +25,11 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
         .ok_or_else(|| Failure::bad_request("a JSON patch is a list of operations"))?;
     if operations.len() > MAX_OPERATIONS {
         let why = format!("a JSON patch has at most {MAX_OPERATIONS} operations");
-        return Err(Failure::new(413, "RequestEntityTooLarge", why));
+        return Err(Failure::new(413, why));
     }
     let cannot_be_applied = || {
         let why = "the server rejected our request due to an error in our request";
-        let mut failure = Failure::new(422, "Invalid", why);
+        let mut failure = Failure::new(422, why);
         failure.details = json!({});
         failure
     };

@@ -1,7 +1,12 @@
 //! What a request asks for: method, path, query to [`Attributes`], as Kubernetes' `RequestInfo` has it. Pure.
 
+use std::str::FromStr;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
+
+use crate::selector::Fields;
+use crate::status::{Failure, qualified};
 
 /// What is asked for, as authorization and admission see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,16 +53,15 @@ impl Attributes {
     /// The store's name for the resource, with the subresource: `consolesessions.drawbridge.dev/status`.
     #[must_use]
     pub fn qualified(&self) -> String {
-        let resource = crate::status::qualified(&self.group, &self.resource);
-        format!("{resource}/{}", self.subresource)
-            .trim_end_matches('/')
-            .to_owned()
+        let resource = qualified(&self.group, &self.resource);
+        let both = format!("{resource}/{}", self.subresource);
+        both.trim_end_matches('/').to_owned()
     }
 }
 
 /// What a method, a path and a query ask for.
 #[must_use]
-pub fn attributes(method: &Method, path: &str, query: &str) -> Attributes {
+pub fn attributes(method: &Method, path: &str, query: &Query) -> Attributes {
     let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
     resource(method, &path, query).unwrap_or_else(|| Attributes {
         verb: method.as_str().to_ascii_lowercase(),
@@ -67,11 +71,11 @@ pub fn attributes(method: &Method, path: &str, query: &str) -> Attributes {
 }
 
 /// `None` for a path that is no resource.
-fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
+fn resource(method: &Method, path: &str, query: &Query) -> Option<Attributes> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, version, mut parts) = match parts.as_slice() {
-        ["api", version, rest @ ..] if !rest.is_empty() => ("", version, rest),
-        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, version, rest),
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return None,
     };
     let mut namespace = "";
@@ -82,10 +86,10 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
             parts = rest;
         }
     }
-    let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
     let mut name = part(1);
     let verb = match (method.as_str(), name.is_empty()) {
-        ("GET" | "HEAD", true) if flag(query, "watch") => "watch",
+        ("GET" | "HEAD", true) if query.flag("watch") => "watch",
         ("GET" | "HEAD", true) => "list",
         ("GET" | "HEAD", false) => "get",
         ("POST", _) => "create",
@@ -95,38 +99,68 @@ fn resource(method: &Method, path: &str, query: &str) -> Option<Attributes> {
         ("DELETE", false) => "delete",
         _ => "",
     };
+    let fields = Fields::parse(query.get("fieldSelector")).unwrap_or_default();
     if matches!(verb, "list" | "watch") {
-        name = parameter(query, "fieldSelector")
-            .and_then(|selector| crate::selector::Fields::parse(&selector).ok())
-            .and_then(|fields| fields.exactly("metadata.name").map(str::to_owned))
-            .filter(|name| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']))
-            .unwrap_or_default();
+        let named = fields.exactly("metadata.name").unwrap_or_default();
+        let possible = !matches!(named, "." | "..") && !named.contains(['/', '%']);
+        name = if possible { named } else { "" };
     }
-    Some(Attributes {
-        verb: verb.to_owned(),
-        resource_request: true,
-        group: group.to_owned(),
-        version: (*version).to_owned(),
-        namespace: namespace.to_owned(),
-        resource: part(0),
-        name,
-        subresource: part(2),
+    let asked = Attributes {
+        version: version.to_owned(),
+        subresource: part(2).to_owned(),
         path: path.to_owned(),
-    })
+        ..Attributes::about(verb, group, namespace, part(0), name)
+    };
+    Some(asked)
 }
 
-/// The first value of a query parameter.
-#[must_use]
-pub fn parameter(query: &str, name: &str) -> Option<String> {
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
-}
+/// A parsed query.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
 
-/// A boolean query parameter as Kubernetes reads one: anything but `0` and `false` is true, even nothing.
-#[must_use]
-pub fn flag(query: &str, name: &str) -> bool {
-    parameter(query, name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+impl Query {
+    /// As Go's `url.ParseQuery`: a parameter with a bare `;` is dropped.
+    #[must_use]
+    pub fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.contains(';'));
+        let parse = |pair: &str| form_urlencoded::parse(pair.as_bytes()).into_owned().next();
+        Self(pairs.filter_map(parse).collect())
+    }
+
+    /// All values of a parameter.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(move |(key, _)| key == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// The first value; empty if there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &str {
+        self.all(name).next().unwrap_or_default()
+    }
+
+    /// Gives a parameter a value, whatever it had.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(0, (name.to_owned(), value.to_owned()));
+    }
+
+    /// A number; `None` for none.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let value = Some(self.get(name)).filter(|value| !value.is_empty());
+        let wrong = |_| Failure::bad_request(format!("{name} must be a number"));
+        value.map(str::parse).transpose().map_err(wrong)
+    }
+
+    /// A boolean as Kubernetes reads one: anything but `0` and `false` is true, even nothing.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        let mut values = self.all(name);
+        let value = values.next().unwrap_or("0");
+        value != "0" && !value.eq_ignore_ascii_case("false")
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +179,7 @@ mod tests {
             subresource,
             name,
             ..
-        } = attributes(&method.parse().unwrap(), path, query);
+        } = attributes(&method.parse().unwrap(), path, &Query::parse(query));
         (verb, group, namespace, resource, name, subresource)
     }
 
@@ -233,7 +267,7 @@ mod tests {
     #[test]
     fn what_is_no_resource_keeps_its_method_and_path() {
         for path in ["/", "/api", "/api/v1", "/apis/a/v1", "/healthz", "/x/y/z/a"] {
-            let asked = attributes(&Method::POST, path, "");
+            let asked = attributes(&Method::POST, path, &Query::default());
             assert_eq!((asked.verb.as_str(), asked.path.as_str()), ("post", path));
             assert!(!asked.resource_request);
         }
@@ -242,7 +276,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_understood_without_a_panic(path in "(/(api|apis|namespaces|v1|status|%2[Ff]|[a-z.]{0,4})){0,8}/?", query in ".{0,40}") {
-            let asked = attributes(&Method::GET, &path, &query);
+            let asked = attributes(&Method::GET, &path, &Query::parse(&query));
             prop_assert_eq!(asked.resource_request, !asked.version.is_empty() || asked.path.contains("//") && asked.resource_request);
         }
 
@@ -250,7 +284,7 @@ mod tests {
         fn the_names_of_a_path_come_back(namespace in "[a-z]{1,9}", resource in "[a-z]{1,9}s", name in "[a-z]{1,9}", sub in "[a-z]{1,9}") {
             let path = format!("/apis/x.y/v1/namespaces/{namespace}/{resource}/{name}/{sub}");
             prop_assume!(!matches!(resource.as_str(), "status" | "finalize"));
-            let asked = attributes(&Method::PUT, &path, "");
+            let asked = attributes(&Method::PUT, &path, &Query::default());
             prop_assert_eq!((asked.namespace, asked.resource, asked.name, asked.subresource), (namespace, resource, name, sub));
         }
     }

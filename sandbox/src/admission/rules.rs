@@ -27,39 +27,32 @@ pub(super) fn wants(
     } else {
         Some(object)
     };
-    let namespace = match write.namespace {
-        _ if write.kind.resource() == "namespaces" => shown.map(labels),
+    let namespace = match &*write.call.namespace {
+        _ if write.call.kind.resource() == "namespaces" => shown.map(labels),
         "" => None,
         namespace => {
             let found = cluster.store.get(&Key::new("namespaces", "", namespace));
             Some(found.map_or(Value::Null, |found| labels(&found)))
         }
     };
-    // By the labels of the object as it is or as it was. Options of an exec can have none.
-    let anything = hook.object_selector == Some(LabelSelector::default());
-    let objects = [Some(object), write.before];
-    let mut objects = objects
-        .into_iter()
-        .flatten()
-        .filter(|one| one["metadata"].is_object());
+    // By the labels of the object as it is or as it was.
+    let mut objects = [Some(object), write.before].into_iter().flatten();
     hook.rules.iter().flatten().any(|rule| covers(rule, write))
         && namespace.is_none_or(|labels| selects(&hook.namespace_selector, &labels))
-        && (hook.object_selector.is_none()
-            || anything
-            || objects.any(|one| selects(&hook.object_selector, &labels(one))))
+        && objects.any(|one| !one.is_null() && selects(&hook.object_selector, &labels(one)))
 }
 
 fn covers(rule: &RuleWithOperations, write: &Write<'_>) -> bool {
     let is = |one: &str, wanted: &str| one == "*" || one == wanted;
     let has =
         |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|one| is(one, wanted));
-    let kind = write.kind;
+    let kind = &write.call.kind;
     has(&rule.operations, write.operation)
         && has(&rule.api_groups, &kind.group)
         && has(&rule.api_versions, &kind.version)
         && rule.resources.iter().flatten().any(|one| {
             let (resource, subresource) = one.split_once('/').unwrap_or((one, ""));
-            is(resource, &kind.plural) && is(subresource, write.subresource)
+            is(resource, &kind.plural) && is(subresource, &write.call.subresource)
         })
         && match rule.scope.as_deref() {
             Some("Namespaced") => kind.namespaced,

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::auth::Identity;
 use crate::release::Release;
 
 /// A webhook that answers as it is told and keeps what it was asked.
@@ -131,35 +132,11 @@ fn pod() -> Value {
     })
 }
 
-/// A pod, or an exec into it, written by Alice.
-struct Given {
-    kind: Arc<Kind>,
-    who: Identity,
-    options: Value,
-}
-
-impl Given {
-    fn of(cluster: &Cluster, kind: &str) -> Self {
-        Self {
-            kind: cluster.kinds.of("v1", kind).unwrap(),
-            who: Identity::user("alice@example.com", Vec::new()),
-            options: json!({"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"}),
-        }
-    }
-
-    fn write(&self, operation: &'static str) -> Write<'_> {
-        Write {
-            operation,
-            kind: &self.kind,
-            subresource: "",
-            namespace: "n",
-            name: "p",
-            before: None,
-            dry_run: false,
-            options: &self.options,
-            who: &self.who,
-        }
-    }
+/// Alice's request for the pod.
+fn call(cluster: &Cluster, query: &str) -> Call {
+    let kind = cluster.kinds.of("v1", "Pod").unwrap();
+    let who = Identity::user("alice@example.com", Vec::new());
+    Call::new(who, &kind, "n", "p", query)
 }
 
 fn cluster() -> Arc<Cluster> {
@@ -171,8 +148,9 @@ fn cluster() -> Arc<Cluster> {
 }
 
 async fn validated(cluster: &Cluster) -> Result<Vec<String>, Failure> {
-    let given = Given::of(cluster, "Pod");
-    validate(cluster, given.write("CREATE"), &pod()).await
+    let call = call(cluster, "");
+    let admitted = admit(cluster, Stage::Validating, &call, None, pod()).await;
+    admitted.map(|(_, warnings)| warnings)
 }
 
 #[tokio::test]
@@ -184,16 +162,9 @@ async fn a_webhook_is_told_all_about_a_write() {
     )
     .await;
     configure(&cluster, "Validating", "a", hook.url(), json!({}));
-    let given = Given::of(&cluster, "Pod");
-    let before = pod();
-    let write = Write {
-        before: Some(&before),
-        ..given.write("UPDATE")
-    };
-    assert_eq!(
-        validate(&cluster, write, &pod()).await.unwrap(),
-        ["careful"]
-    );
+    let (call, before) = (call(&cluster, "fieldManager=me"), pod());
+    let admitted = admit(&cluster, Stage::Validating, &call, Some(&before), pod()).await;
+    assert_eq!(admitted.unwrap().1, ["careful"]);
     let mut review = hook.asked.lock().unwrap().remove(0);
     let request = review["request"].as_object_mut().unwrap();
     assert!(request.remove("uid").unwrap().is_string());
@@ -205,32 +176,10 @@ async fn a_webhook_is_told_all_about_a_write() {
             "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
             "name": "p", "namespace": "n", "operation": "UPDATE",
             "userInfo": {"username": "alice@example.com", "groups": ["system:authenticated"]},
-            "object": pod(), "oldObject": pod(), "dryRun": false, "options": given.options,
+            "object": pod(), "oldObject": pod(), "dryRun": false,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "UpdateOptions", "fieldManager": "me"},
         })
     );
-}
-
-#[tokio::test]
-async fn an_exec_is_shown_with_its_options() {
-    let cluster = cluster();
-    let hook = Webhook::start(&cluster, |_| json!({"allowed": true})).await;
-    configure(&cluster, "Validating", "a", hook.url(), json!({}));
-    let given = Given::of(&cluster, "Pod");
-    let write = Write {
-        subresource: "exec",
-        ..given.write("CONNECT")
-    };
-    let options = json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": ["sh"]});
-    validate(&cluster, write, &options).await.unwrap();
-    let review = hook.asked.lock().unwrap().remove(0);
-    assert_eq!(review["request"]["kind"]["kind"], "PodExecOptions");
-    assert_eq!(review["request"]["subResource"], "exec");
-    // Who selects by labels does not get what can have none.
-    let more =
-        json!({"objectSelector": {"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}});
-    configure(&cluster, "Validating", "b", hook.url(), more);
-    validate(&cluster, write, &options).await.unwrap();
-    assert_eq!(hook.calls(), 1, "the first one was taken out above");
 }
 
 #[tokio::test]
@@ -376,11 +325,7 @@ async fn a_webhook_sees_what_it_asked_for() {
 async fn a_dry_run_reaches_only_webhooks_without_side_effects() {
     let cluster = cluster();
     let hook = Webhook::start(&cluster, |_| json!({"allowed": true})).await;
-    let given = Given::of(&cluster, "Pod");
-    let write = Write {
-        dry_run: true,
-        ..given.write("CREATE")
-    };
+    let call = call(&cluster, "dryRun=All");
     for (effects, code) in [
         ("None", None),
         ("NoneOnDryRun", None),
@@ -389,7 +334,7 @@ async fn a_dry_run_reaches_only_webhooks_without_side_effects() {
     ] {
         let more = json!({"sideEffects": effects, "failurePolicy": "Ignore"});
         configure(&cluster, "Validating", "a", hook.url(), more);
-        let answer = validate(&cluster, write, &pod()).await;
+        let answer = admit(&cluster, Stage::Validating, &call, None, pod()).await;
         unconfigure(&cluster, "Validating", "a");
         assert_eq!(answer.err().map(|failure| failure.code), code, "{effects}");
     }
@@ -410,10 +355,9 @@ async fn mutating_webhooks_go_by_name_and_see_what_the_one_before_made() {
     let second = Webhook::start(&cluster, append("2")).await;
     configure(&cluster, "Mutating", "b", second.url(), json!({}));
     configure(&cluster, "Mutating", "a", first.url(), json!({}));
-    let given = Given::of(&cluster, "Pod");
-    let (object, _) = mutate(&cluster, given.write("CREATE"), pod())
-        .await
-        .unwrap();
+    let call = call(&cluster, "");
+    let admitted = admit(&cluster, Stage::Mutating, &call, None, pod()).await;
+    let (object, _) = admitted.unwrap();
     assert_eq!(object["metadata"]["labels"]["app"], "web12");
 }
 
@@ -423,10 +367,10 @@ async fn a_patch_must_fit_and_nothing_deleted_is_patched() {
     let answer = |_: &Value| patch(json!([{"op": "remove", "path": "/none"}]));
     let hook = Webhook::start(&cluster, answer).await;
     configure(&cluster, "Mutating", "a", hook.url(), json!({}));
-    let given = Given::of(&cluster, "Pod");
-    for (operation, object) in [("CREATE", pod()), ("DELETE", Value::Null)] {
-        let failure = mutate(&cluster, given.write(operation), object).await;
-        assert_eq!(failure.unwrap_err().code, 500, "{operation}");
+    let (call, live) = (call(&cluster, ""), pod());
+    for (before, object) in [(None, pod()), (Some(&live), Value::Null)] {
+        let failure = admit(&cluster, Stage::Mutating, &call, before, object).await;
+        assert_eq!(failure.unwrap_err().code, 500, "{before:?}");
     }
 }
 

@@ -64,7 +64,7 @@ pub fn require(cluster: &Cluster, who: &Identity, what: &Attributes) -> Result<(
             "forbidden: User {user:?} cannot {verb} path {:?}",
             what.path
         );
-        return Err(Failure::new(403, "Forbidden", why));
+        return Err(Failure::new(403, why));
     }
     let scope = match what.namespace.as_str() {
         "" => "at the cluster scope".to_owned(),

@@ -1,11 +1,11 @@
 //! CustomResourceDefinitions: their kinds become served, and go with what is stored of them.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::{amend, delete, unhold};
 use crate::cluster::Cluster;
 use crate::object::{deleting, metadata_mut, name};
-use crate::rest::Delete;
 use crate::status::qualified;
 use crate::store::Key;
 
@@ -86,7 +86,7 @@ async fn retire(cluster: &Cluster, definition: &Value) {
     if let Some(kind) = kinds.next() {
         for object in objects() {
             let who = "customresourcedefinition-controller";
-            delete(cluster, who, kind, &object, &Delete::default()).await;
+            delete(cluster, who, kind, &object, &DeleteOptions::default()).await;
         }
     }
     if objects().is_empty() {

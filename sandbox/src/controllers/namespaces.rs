@@ -1,11 +1,12 @@
 //! Namespaces: what each has from the start, and their end.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::{amend, delete, identity, unhold};
 use crate::cluster::Cluster;
 use crate::object::{deleting, name};
-use crate::rest::{Delete, Options};
+use crate::rest::{Call, Change};
 use crate::store::Key;
 
 /// Keeps a namespace furnished, and empties one that ends.
@@ -39,15 +40,12 @@ async fn furnish(cluster: &Cluster, namespace: &str) {
         if cluster.get(&kind, namespace, name(&object)).is_ok() {
             continue;
         }
-        let options = Options {
-            manager: "kube-controller-manager".to_owned(),
-            ..Options::default()
-        };
-        let who = identity("namespace-controller");
-        let made = cluster
-            .create(&who, &kind, namespace, object, &options)
-            .await;
-        if let Err(error) = made {
+        let (who, manager) = (
+            identity("namespace-controller"),
+            "fieldManager=kube-controller-manager",
+        );
+        let call = Call::new(who, &kind, namespace, "", manager);
+        if let Err(error) = cluster.write(&call, Change::Create, &object).await {
             tracing::debug!(%error, namespace, "not furnished");
         }
     }
@@ -68,9 +66,9 @@ async fn empty(cluster: &Cluster, namespace: &str) {
         });
         objects.flat_map(|(kind, objects)| objects.into_iter().map(move |object| (kind, object)))
     };
-    let background = Delete {
-        propagation: "Background".to_owned(),
-        ..Delete::default()
+    let background = DeleteOptions {
+        propagation_policy: Some("Background".to_owned()),
+        ..DeleteOptions::default()
     };
     for (kind, object) in contents() {
         delete(cluster, "namespace-controller", kind, &object, &background).await;

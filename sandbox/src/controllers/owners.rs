@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use serde_json::{Value, json};
 
 use super::{amend, delete, unhold};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, metadata_mut, namespace, uid};
-use crate::rest::{Delete, FOREGROUND, ORPHAN};
+use crate::rest::{FOREGROUND, ORPHAN};
 use crate::store::Key;
 
 /// Ends what an object waits for as an owner, and the object itself if it has lost its owners.
@@ -88,10 +89,14 @@ async fn collect(cluster: &Cluster, key: &Key, object: &Value) {
     // Who waits for it waits for what it owns, too.
     let waiting = references(object).any(|one| owner(cluster, one, object).is_some());
     let foreground = waiting && !dependents(cluster, object).is_empty();
-    let options = Delete {
-        propagation: if foreground { "Foreground" } else { "" }.to_owned(),
+    let same = Preconditions {
         uid: Some(uid(object).to_owned()),
-        ..Delete::default()
+        ..Preconditions::default()
+    };
+    let options = DeleteOptions {
+        propagation_policy: foreground.then(|| "Foreground".to_owned()),
+        preconditions: Some(same),
+        ..DeleteOptions::default()
     };
     delete(
         cluster,

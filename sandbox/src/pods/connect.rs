@@ -38,7 +38,7 @@ pub fn connect(
     let container = choose(&pod, query.get("container").unwrap_or_default())?;
     let translated = cluster.release == Release::V1_30 && offered(request.headers()).contains(&V5);
     if !translated && !*cluster.faults.kubelet.borrow() {
-        return Err(Failure::new(500, "InternalError", DEAD));
+        return Err(Failure::new(500, DEAD));
     }
     match subresource {
         "log" => logs(cluster, &pod, container, &query),

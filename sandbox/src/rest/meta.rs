@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
+use super::Call;
 use crate::kinds::Kind;
 use crate::object::{deleting, meta, metadata_mut};
 use crate::status::{Cause, Failure};
@@ -33,12 +34,12 @@ pub(super) fn begin(kind: &Kind, object: &mut Value, now: Timestamp) {
 }
 
 /// `wanted` with all that stays as it is in `live`: what only the API server writes, and what another path is for.
-pub(super) fn carry(kind: &Kind, live: &Value, wanted: &Value, subresource: &str) -> Value {
-    let (base, other, paths): (_, _, &[&str]) = match (subresource, kind.status) {
+pub(super) fn carry(call: &Call, live: &Value, wanted: &Value) -> Value {
+    let (base, other, paths): (_, _, &[&str]) = match (&*call.subresource, call.kind.status) {
         ("status", _) => (live, wanted, &["/status"]),
         ("ephemeralcontainers", _) => (live, wanted, &["/spec/ephemeralContainers"]),
         ("finalize", _) => (live, wanted, &["/spec/finalizers"]),
-        _ if kind.resource() == "namespaces" => (wanted, live, &["/spec", "/status"]),
+        _ if call.kind.resource() == "namespaces" => (wanted, live, &["/spec", "/status"]),
         (_, true) => (wanted, live, &["/status"]),
         (_, false) => (wanted, live, &[]),
     };

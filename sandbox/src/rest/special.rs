@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::Write;
+use super::Call;
 use super::meta::{self, put};
 use crate::auth::rbac;
 use crate::cluster::Cluster;
@@ -19,13 +19,9 @@ const CHANGEABLE: &str = "activeDeadlineSeconds terminationGracePeriodSeconds to
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// What a new object gets: a pod needs its ServiceAccount and has no ephemeral containers yet.
-pub(super) fn begin(
-    cluster: &Cluster,
-    write: &Write<'_>,
-    object: &mut Value,
-) -> Result<(), Failure> {
-    match write.kind.resource().as_str() {
-        "pods" => begin_pod(cluster, write, object)?,
+pub(super) fn begin(cluster: &Cluster, call: &Call, object: &mut Value) -> Result<(), Failure> {
+    match call.kind.resource().as_str() {
+        "pods" => begin_pod(cluster, call, object)?,
         DEFINITIONS => {
             let versions = object["spec"]["versions"].as_array().into_iter().flatten();
             let stored = versions.filter(|version| version["storage"] == true);
@@ -39,13 +35,13 @@ pub(super) fn begin(
     Ok(())
 }
 
-fn begin_pod(cluster: &Cluster, write: &Write<'_>, pod: &mut Value) -> Result<(), Failure> {
+fn begin_pod(cluster: &Cluster, call: &Call, pod: &mut Value) -> Result<(), Failure> {
     put(pod, "/spec/ephemeralContainers", None);
     let account = match pod["spec"]["serviceAccountName"].as_str() {
         None | Some("") => "default",
         Some(account) => account,
     };
-    let key = Key::new("serviceaccounts", write.namespace, account);
+    let key = Key::new("serviceaccounts", &call.namespace, account);
     if cluster.store.get(&key).is_some() {
         return Ok(());
     }
@@ -75,25 +71,25 @@ pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
 /// What Kubernetes refuses for this kind beyond what its schema says.
 pub(super) fn check(
     cluster: &Cluster,
-    write: &Write<'_>,
+    call: &Call,
     object: &Value,
     live: Option<&Value>,
 ) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    match (write.kind.resource().as_str(), live) {
+    match (call.kind.resource().as_str(), live) {
         ("pods", Some(live)) => {
-            causes.extend(check_pod(live, object, &write.options.subresource));
+            causes.extend(check_pod(live, object, &call.subresource));
         }
         (DEFINITIONS, _) => {
             let kinds = crate::schema::kinds_of(object, cluster.release);
             causes = kinds.err().unwrap_or_default();
         }
-        _ if write.kind.group == "rbac.authorization.k8s.io" => {
-            rbac::check_escalation(cluster, write.who, live, object)?;
+        _ if call.kind.group == "rbac.authorization.k8s.io" => {
+            rbac::check_escalation(cluster, &call.who, live, object)?;
         }
         _ => {}
     }
-    meta::fail(write.kind, object, &causes)
+    meta::fail(&call.kind, object, &causes)
 }
 
 fn check_pod(before: &Value, pod: &Value, subresource: &str) -> Option<Cause> {
@@ -118,14 +114,16 @@ fn check_pod(before: &Value, pod: &Value, subresource: &str) -> Option<Cause> {
 }
 
 /// Seconds a deleted object has to end: only a pod whose processes run has anything to end.
-pub(super) fn grace(kind: &Kind, object: &Value, asked: Option<u64>) -> u64 {
+pub(super) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
     let phase = object["status"]["phase"].as_str();
     match phase {
         Some("Succeeded" | "Failed") => 0,
         _ if kind.resource() != "pods" => 0,
         _ => {
             let usual = &object["spec"]["terminationGracePeriodSeconds"];
-            asked.or(usual.as_u64()).unwrap_or(0)
+            let grace = asked.or(usual.as_i64()).unwrap_or(0);
+            // Below 0 means at once, as it does in Kubernetes.
+            if grace < 0 { 1 } else { grace }
         }
     }
 }

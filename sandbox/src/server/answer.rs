@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderName, RETRY_AFTER};
-use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -16,7 +15,7 @@ use crate::auth::authenticate::authenticate;
 use crate::auth::rbac;
 use crate::cluster::Cluster;
 use crate::faults::{Answer, Order};
-use crate::request::{Attributes, attributes};
+use crate::request::{Attributes, Query, attributes};
 use crate::status::Failure;
 use crate::{discovery, openapi};
 
@@ -29,21 +28,18 @@ pub(super) async fn answer(
     mut request: Request<Incoming>,
     peer: &Peer,
 ) -> Response<Body> {
-    let query = request.uri().query().unwrap_or_default();
-    let asked = attributes(request.method(), request.uri().path(), query);
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let asked = attributes(request.method(), request.uri().path(), &query);
     let id = uuid::Uuid::new_v4().to_string();
     let entry = Arc::new(Entry::new(cluster, &id, &asked, &request, peer));
     request.extensions_mut().insert(Arc::clone(&entry));
     let mut status = json!({});
-    let answered = serve(cluster, request, peer, &asked, &entry).await;
+    let answered = serve(cluster, request, peer, &asked, query, &entry).await;
     let mut response = answered.unwrap_or_else(|failure| {
         status = failure.body();
         let mut response = body::answer(failure.code, &status, &[]);
         if let Some(seconds) = failure.details["retryAfterSeconds"].as_u64() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        if failure.plain {
-            response = body::typed(failure.code, TEXT, failure.message);
         }
         response
     });
@@ -52,14 +48,18 @@ pub(super) async fn answer(
     if let Ok(id) = id.parse() {
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    let long = asked.verb == "watch" || asked.subresource == "log";
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        entry.log("ResponseStarted"); // who serves the stream keeps the entry with the request
-    } else if long {
+    // Who serves a stream keeps the entry with the request; a body that goes on keeps it itself.
+    let stream = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if stream || asked.verb == "watch" || asked.subresource == "log" {
         entry.log("ResponseStarted");
-        // Kept as long as the body is.
         let keep = move |frame| (frame, &entry).0;
-        return response.map(|body| body.map_frame(keep).boxed());
+        return response.map(|body| {
+            if stream {
+                body
+            } else {
+                body.map_frame(keep).boxed()
+            }
+        });
     }
     response
 }
@@ -69,6 +69,7 @@ async fn serve(
     request: Request<Incoming>,
     peer: &Peer,
     asked: &Attributes,
+    query: Query,
     entry: &Entry,
 ) -> Result<Response<Body>, Failure> {
     let (mut parts, incoming) = request.into_parts();
@@ -78,14 +79,21 @@ async fn serve(
     if who.impersonated_by.is_some() {
         entry.set("impersonatedUser", who.identity.user_info());
     }
-    let who = who.identity;
+    let (who, request) = (who.identity, Request::from_parts(parts, incoming));
     rbac::require(cluster, &who, asked)?;
     if !asked.resource_request {
-        return other(cluster, asked, &parts, incoming).await;
+        return other(cluster, asked, request).await;
     }
     match cluster.faults.answer(&asked.verb, &asked.qualified()) {
         None => {}
-        Some(Answer::Code(code)) => return Err(ordered(code, asked)),
+        Some(Answer::Code(code)) => {
+            let failure = Failure::new(code, "refused by order");
+            let mut failure = failure.about(&asked.group, &asked.resource, &asked.name);
+            if matches!(code, 429 | 503 | 504) {
+                failure.details["retryAfterSeconds"] = 1.into();
+            }
+            return Err(failure);
+        }
         Some(Answer::DelayMs(time)) => {
             let late = tokio::time::sleep(Duration::from_millis(time));
             cluster.stop.run_until_cancelled(late).await;
@@ -96,68 +104,43 @@ async fn serve(
             return std::future::pending().await; // the connection is about to be dropped, and this with it
         }
     }
-    let request = Request::from_parts(parts, incoming);
-    resource::answer(cluster, &who, asked, request).await
-}
-
-/// The Status Kubernetes would send with a code.
-fn ordered(code: u16, asked: &Attributes) -> Failure {
-    let usual = StatusCode::from_u16(code).unwrap_or_default();
-    let reason = match code {
-        410 => "Expired",
-        500 => "InternalError",
-        504 => "Timeout",
-        _ => usual.canonical_reason().unwrap_or_default(),
-    };
-    let reason = reason.replace(' ', "");
-    let failure = Failure::new(code, reason, "refused by order");
-    let mut failure = failure.about(&asked.group, &asked.resource, &asked.name);
-    if matches!(code, 429 | 503 | 504) {
-        failure.details["retryAfterSeconds"] = 1.into();
-    }
-    failure
+    resource::answer(cluster, who, asked, query, request).await
 }
 
 /// Everything that is no resource.
 async fn other(
     cluster: &Arc<Cluster>,
     asked: &Attributes,
-    parts: &Parts,
-    incoming: Incoming,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
     let path = asked.path.trim_end_matches('/');
-    let reads = matches!(parts.method, Method::GET | Method::HEAD);
-    if path == "/sandbox/faults" {
-        return faults(cluster, &parts.method, incoming).await;
-    }
-    if reads && matches!(path, "/healthz" | "/livez" | "/readyz") {
-        return Ok(body::typed(200, TEXT, "ok".to_owned()));
-    }
-    let document = if !reads {
-        None
-    } else if let Some(path) = path.strip_prefix("/openapi/") {
-        body::form(&parts.headers)?;
-        let document = openapi::document(&cluster.kinds.all(), cluster.release, path);
-        document.map(|document| (body::JSON, document))
-    } else {
-        discovery::document(cluster, path, &parts.headers)
+    let found = match (request.method(), path) {
+        (_, "/sandbox/faults") => return faults(cluster, request).await,
+        (&Method::GET | &Method::HEAD, "/healthz" | "/livez" | "/readyz") => {
+            return Ok(body::typed(200, TEXT, "ok".to_owned()));
+        }
+        (&Method::GET | &Method::HEAD, path) => match path.strip_prefix("/openapi/") {
+            Some(path) => {
+                body::form(request.headers())?;
+                let document = openapi::document(&cluster.kinds.all(), cluster.release, path);
+                document.map(|document| (body::JSON, document))
+            }
+            None => discovery::document(cluster, path, request.headers()),
+        },
+        _ => None,
     };
-    Ok(match document {
+    Ok(match found {
         Some((media, document)) => body::typed(200, media, document.to_string()),
         None => body::typed(404, TEXT, "404 page not found\n".to_owned()),
     })
 }
 
 /// The admin route for faults.
-async fn faults(
-    cluster: &Cluster,
-    method: &Method,
-    incoming: Incoming,
-) -> Result<Response<Body>, Failure> {
-    match *method {
+async fn faults(cluster: &Cluster, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    match *request.method() {
         Method::GET => {}
         Method::POST => {
-            let order = serde_json::from_slice::<Order>(&body::read(incoming).await?);
+            let order = serde_json::from_slice::<Order>(&body::read(request.into_body()).await?);
             let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
             order.place(cluster);
         }

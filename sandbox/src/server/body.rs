@@ -43,24 +43,26 @@ pub(crate) fn choose<T>(
     headers: &HeaderMap,
     known: impl Fn(&str, &str, &str) -> Option<T>,
 ) -> Option<T> {
-    let lines = headers.get_all(ACCEPT).iter();
-    let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-    let offers = if lines.is_empty() {
-        "*/*".to_owned()
-    } else {
-        lines.join(",")
-    };
-    offers.split(',').find_map(|offer| {
-        let mut parts = offer.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let parts: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let part = |name: &str| {
-            let found = parts.iter().find(|(key, _)| *key == name);
-            found.map_or("", |(_, value)| value)
-        };
-        matches!(media.as_str(), JSON | "application/*" | "*/*")
-            .then(|| known(part("as"), part("g"), part("v")))?
-    })
+    let offers = headers.get_all(ACCEPT).iter();
+    let mut offers: Vec<&str> = offers.filter_map(|line| line.to_str().ok()).collect();
+    if offers.is_empty() {
+        offers.push("*/*");
+    }
+    offers
+        .iter()
+        .flat_map(|line| line.split(','))
+        .find_map(|offer| {
+            let mut parts = offer.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            let part = |name: &str| {
+                let mut parts = parts.clone().filter_map(|part| part.split_once('='));
+                parts
+                    .find(|(key, _)| *key == name)
+                    .map_or("", |(_, value)| value)
+            };
+            let ours = [JSON, "application/*", "*/*"].contains(&media);
+            ours.then(|| known(part("as"), part("g"), part("v")))?
+        })
 }
 
 /// The form of an answer about objects.
@@ -76,14 +78,14 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
         }
     });
     let why = "only the following media types are accepted: application/json";
-    form.ok_or_else(|| Failure::new(406, "NotAcceptable", why))
+    form.ok_or_else(|| Failure::new(406, why))
 }
 
 /// A request's body.
 pub(super) async fn read(body: Incoming) -> Result<Bytes, Failure> {
     let why = format!("no whole body of at most {MAX_BODY} bytes");
     let body = Limited::new(body, MAX_BODY).collect().await;
-    let body = body.map_err(|_| Failure::new(413, "RequestEntityTooLarge", why))?;
+    let body = body.map_err(|_| Failure::new(413, why))?;
     Ok(body.to_bytes())
 }
 
@@ -118,7 +120,7 @@ pub(super) async fn object(request: Request<Incoming>) -> Result<Value, Failure>
 /// 415
 pub(super) fn unsupported() -> Failure {
     let why = "the body of the request is of a type that is not accepted here";
-    Failure::new(415, "UnsupportedMediaType", why)
+    Failure::new(415, why)
 }
 
 /// An answer in JSON.

@@ -1,6 +1,7 @@
 //! Watches: what happens to what is selected, as it happens.
 
 use std::convert::Infallible;
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, sleep};
 
-use super::body::Form;
-use super::resource::Call;
-use super::{Body, body};
+use super::Body;
+use super::body::{self, Form};
+use super::resource::View;
 use crate::faults::WatchFault;
-use crate::request::flag;
-use crate::rest::{Selection, too_large};
+use crate::rest::too_large;
+use crate::selector::Selector;
 use crate::status::{Cause, Failure};
 use crate::store::Event;
 
@@ -28,42 +29,44 @@ const BOOKMARK: Duration = Duration::from_mins(1);
 const USUAL_LIMIT: u64 = 1800;
 
 /// Answers a watch.
-pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> {
-    let (cluster, chosen) = (Arc::clone(&call.cluster), call.selection()?);
+pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
+    let (cluster, call) = (Arc::clone(&view.cluster), &view.call);
+    let (query, selector) = (&call.query, call.selector()?);
     let mut faults = cluster.faults.watches.subscribe();
     if *faults.borrow() == WatchFault::Refused {
         let why = "the server is currently unable to handle the request";
-        return Err(Failure::new(503, "ServiceUnavailable", why));
+        return Err(Failure::new(503, why));
     }
     let minor = cluster.release.minor();
-    let mut streams = flag(&call.query, "sendInitialEvents");
+    let mut streams = query.flag("sendInitialEvents");
     if streams && (27..32).contains(&minor) {
         let why = "Forbidden: sendInitialEvents needs the feature gate WatchList";
         let cause = Cause::new("FieldValueForbidden", "sendInitialEvents", why);
         return Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &[cause]));
     }
     streams &= minor >= 32;
-    let asked = call.number("resourceVersion")?;
+    let asked = query.number("resourceVersion")?.unwrap_or(0);
     let (mut revision, mut initial) = (asked, Vec::new());
     if streams || asked == 0 {
-        (revision, initial) = cluster.select(&call.kind, &chosen, None)?;
+        (revision, initial) = cluster.select(call, None)?;
     }
     if asked > revision {
         return Err(too_large(asked, revision));
     }
-    let limit = match call.number("timeoutSeconds")? {
-        0 => rand::rng().random_range(USUAL_LIMIT..2 * USUAL_LIMIT),
-        limit => limit,
-    };
-    let (resource, namespace) = (call.kind.resource(), chosen.namespace.as_deref());
-    let mut watch = cluster.store.watch(&resource, namespace, revision);
-    let bookmarks = flag(&call.query, "allowWatchBookmarks");
+    let limit = query.number("timeoutSeconds")?.filter(|limit| *limit > 0);
+    let limit = limit.unwrap_or_else(|| rand::rng().random_range(USUAL_LIMIT..2 * USUAL_LIMIT));
+    let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let mut watch = cluster
+        .store
+        .watch(&call.kind.resource(), namespace, revision);
+    let bookmarks = query.flag("allowWatchBookmarks");
+    let form = view.form;
     let events = stream! {
         for object in initial {
-            yield ("ADDED", call.shown(&object, form));
+            yield ("ADDED", view.one(&object));
         }
         if streams && bookmarks {
-            let mut mark = call.bookmark(revision, form);
+            let mut mark = bookmark(&view, revision);
             mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
             yield ("BOOKMARK", mark);
         }
@@ -74,20 +77,20 @@ pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> 
                 return;
             }
             let flows = fault == WatchFault::None;
-            let event = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = faults.changed() => continue,
-                event = watch.next(), if flows => Some(event),
-                _ = ticks.tick(), if flows && bookmarks => None,
-            };
-            match event {
-                None => yield ("BOOKMARK", call.bookmark(watch.seen(), form)),
-                Some(Err(_)) => {
-                    yield ("ERROR", too_old(watch.seen()));
-                    return;
+                _ = faults.changed() => {}
+                event = watch.next(), if flows => {
+                    let Ok(event) = event else {
+                        yield ("ERROR", too_old(watch.seen()));
+                        return;
+                    };
+                    if let Some((what, object)) = seen(&selector, event) {
+                        yield (what, view.one(&view.call.kind.convert(object)));
+                    }
                 }
-                Some(Ok(event)) => if let Some((what, object)) = seen(&chosen, event) {
-                    yield (what, call.shown(&call.kind.convert(object), form));
+                _ = ticks.tick(), if flows && bookmarks => {
+                    yield ("BOOKMARK", bookmark(&view, watch.seen()));
                 }
             }
         }
@@ -95,7 +98,7 @@ pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> 
     let mut headed = false;
     let lines = events.map(move |(what, mut object)| {
         // A Table tells its columns once.
-        if form == Form::Table && std::mem::replace(&mut headed, true) {
+        if form == Form::Table && replace(&mut headed, true) {
             object["columnDefinitions"] = Value::Null;
         }
         let line = format!("{}\n", json!({"type": what, "object": object}));
@@ -103,30 +106,38 @@ pub(super) fn answer(call: Call, form: Form) -> Result<Response<Body>, Failure> 
     });
     let (stop, limit) = (cluster.stop.clone(), sleep(Duration::from_secs(limit)));
     let lines = lines.take_until(async move { stop.run_until_cancelled(limit).await });
-    let mut response = body::typed(200, body::JSON, String::new());
-    *response.body_mut() = Body::new(StreamBody::new(lines));
-    Ok(response)
+    let response = body::typed(200, body::JSON, String::new());
+    Ok(response.map(|_| Body::new(StreamBody::new(lines))))
+}
+
+/// A sign of the revision a watch has seen.
+fn bookmark(view: &View, revision: u64) -> Value {
+    let metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    if view.form == Form::Table {
+        return view.list(&[], metadata);
+    }
+    let (kind, version) = (&view.call.kind.kind, view.call.kind.api_version());
+    view.one(&json!({"kind": kind, "apiVersion": version, "metadata": metadata}).into())
 }
 
 fn too_old(asked: u64) -> Value {
-    Failure::expired(format!("too old resource version: {asked}; list again")).body()
+    let why = format!("too old resource version: {asked}; list again");
+    Failure::new(410, why).body()
 }
 
 /// What an event is to a watch of a selection.
-fn seen(chosen: &Selection, event: Event) -> Option<(&'static str, Arc<Value>)> {
-    let matches = |object: &Value| chosen.selector.matches(object);
-    let was = event.before.as_deref().is_some_and(matches);
-    let is = !event.gone && matches(&event.object);
-    match (was, is) {
-        (false, false) => None,
-        (false, true) => Some(("ADDED", event.object)),
-        (true, true) => Some(("MODIFIED", event.object)),
-        (true, false) if event.gone => Some(("DELETED", event.object)),
-        (true, false) => {
+fn seen(selector: &Selector, event: Event) -> Option<(&'static str, Arc<Value>)> {
+    let before = event.before.filter(|before| selector.matches(before));
+    match (before, !event.gone && selector.matches(&event.object)) {
+        (None, false) => None,
+        (None, true) => Some(("ADDED", event.object)),
+        (Some(_), true) => Some(("MODIFIED", event.object)),
+        (Some(_), false) if event.gone => Some(("DELETED", event.object)),
+        (Some(mut last), false) => {
             // What was selected, as it was, at the revision that took it out.
-            let mut last = event.before.as_deref().cloned().unwrap_or_default();
-            last["metadata"]["resourceVersion"] = event.revision.to_string().into();
-            Some(("DELETED", Arc::new(last)))
+            let revision = event.revision.to_string();
+            Arc::make_mut(&mut last)["metadata"]["resourceVersion"] = revision.into();
+            Some(("DELETED", last))
         }
     }
 }

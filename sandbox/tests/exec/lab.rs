@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_sandbox::auth::Identity;
-use drawbridge_sandbox::rest;
+use drawbridge_sandbox::rest::{Call, Change};
 use drawbridge_sandbox::store::Key;
 use drawbridge_sandbox::{Cluster, Options, Release, Sandbox};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Response};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
@@ -61,27 +62,22 @@ impl Lab {
         self.sandbox.cluster()
     }
 
-    fn kind(&self) -> Arc<drawbridge_sandbox::kinds::Kind> {
-        self.cluster().kinds.find("", "v1", "pods").unwrap()
+    /// About a pod of this name.
+    fn call(&self, name: &str) -> Call {
+        let kind = self.cluster().kinds.find("", "v1", "pods").unwrap();
+        let who = Identity::sandbox("system:test");
+        Call::new(who, &kind, "default", name, "")
     }
 
     /// A pod `web` with these containers, once `done` says so of it.
     pub(crate) async fn pod(&self, spec: Value, done: impl Fn(&Value) -> bool) -> Arc<Value> {
-        let who = Identity::sandbox("system:test");
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default"}, "spec": spec});
         for container in pod["spec"]["containers"].as_array_mut().unwrap() {
             container["image"] = "busybox".into();
         }
-        self.cluster()
-            .create(
-                &who,
-                &self.kind(),
-                "default",
-                pod,
-                &rest::Options::default(),
-            )
-            .await
-            .unwrap();
+        let call = self.call("");
+        let written = self.cluster().write(&call, Change::Create, &pod).await;
+        written.unwrap();
         self.until(done).await
     }
 
@@ -92,16 +88,13 @@ impl Lab {
     }
 
     /// Deletes the pod with this grace, in seconds.
-    pub(crate) async fn delete(&self, grace: u64) {
-        let delete = rest::Delete {
-            grace: Some(grace),
-            ..rest::Delete::default()
+    pub(crate) async fn delete(&self, grace: i64) {
+        let options = DeleteOptions {
+            grace_period_seconds: Some(grace),
+            ..DeleteOptions::default()
         };
-        let who = Identity::sandbox("system:test");
-        self.cluster()
-            .delete(&who, &self.kind(), "default", "web", &delete)
-            .await
-            .unwrap();
+        let deleted = self.cluster().delete(&self.call("web"), &options).await;
+        deleted.unwrap();
     }
 
     /// Waits until the pod is so.
