@@ -28,6 +28,7 @@ use crate::gate::{Gate, Rules};
 use crate::listener::{Door, Listener};
 use crate::lobby::Lobby;
 use crate::look::library::Library;
+use crate::look::proof::Keys;
 use crate::metrics::Metrics;
 use crate::open::Open;
 use crate::origin::Origin;
@@ -216,6 +217,7 @@ impl Args {
         };
         let tls = certificate(tls_cert.zip(tls_key), tls_reload, Arc::clone(&metrics))?;
 
+        let keys = Keys::published(client.clone(), recording.system_namespace());
         let recorder = Arc::new(recording.recorder(&client, Arc::clone(&metrics))?);
         tokio::spawn(Arc::clone(&recorder).look_after());
         let (log, logged) = audit
@@ -231,7 +233,7 @@ impl Args {
             open: Arc::clone(&open),
             upstream,
             people,
-            library: Library::new(recorder.store().clone()),
+            library: Library::new(recorder.store().clone(), keys),
             pods,
             cluster: client,
             recall: Recall::default(),

@@ -5,6 +5,7 @@
 
 pub mod library;
 pub(crate) mod live;
+pub mod proof;
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -23,7 +24,6 @@ use uuid::Uuid;
 use self::library::{Error, Item};
 use self::live::{End, Followed};
 use crate::body::Body;
-use crate::bridge::Stop;
 use crate::console::{self, AUDIT, unlogged};
 use crate::credential::{self, Credential};
 use crate::gate::{Gate, Peer, chain, document, log_refusal, log_stranger};
@@ -83,7 +83,17 @@ impl From<Error> for Refusal {
                 "this recording is encrypted, and this gateway has no key to it: drawbridge-audit replays it for who has",
             )
             .with_code(409),
-            error => Self::new(Kind::Unavailable, "the store of recordings cannot be read now; try again")
+            Error::Broken(_, ref broken) => {
+                let text = format!("this recording is broken, and not shown: {broken}; drawbridge-audit verify says more");
+                Self::new(Kind::NoRecording, text).with_code(409).because(error)
+            }
+            Error::Unreadable(..) => Self::new(
+                Kind::NoRecording,
+                "this recording is broken at its beginning: segment 0 is not the one its manifest names, or cannot be read; drawbridge-audit verify says more",
+            )
+            .with_code(409)
+            .because(error),
+            error @ Error::Store(_) => Self::new(Kind::Unavailable, "the store of recordings cannot be read now; try again")
                 .retry_after(5)
                 .because(error),
         }
@@ -333,19 +343,19 @@ impl Looking {
     }
 
     /// Resolves when the viewer may not look any more.
-    async fn stopped(&self, entry: &mut Entry) -> Stop {
+    async fn stopped(&self, entry: &mut Entry) -> End {
         let gate = &self.gate;
         match &self.viewer {
             Viewer::Session(session) => {
                 let holds =
                     || grant::holds(gate.sessions.get(&session.uid).as_deref(), gate.clock.now());
-                entry.stopped(&gate.clock, holds).await
+                End::Stopped(entry.stopped(&gate.clock, holds).await)
             }
             Viewer::Person(_, token) => {
                 let draining = entry.stopped(&gate.clock, || Ok(jiff::Timestamp::MAX));
                 tokio::select! {
-                    stop = draining => stop,
-                    () = self.refused(token) => Stop::Revoked,
+                    stop = draining => End::Stopped(stop),
+                    () = self.refused(token) => End::Forbidden,
                 }
             }
         }

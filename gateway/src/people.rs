@@ -169,6 +169,7 @@ fn judge(status: &TokenReviewStatus, sessions_namespace: &str) -> Option<Arc<Ide
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use futures_util::future::BoxFuture;
     use http::{Request, Response};
@@ -214,12 +215,15 @@ pub(crate) mod tests {
     /// What an API server was asked.
     pub(crate) type Questions = Arc<Mutex<Vec<SubjectAccessReview>>>;
 
-    /// People of an API server that lets the group `auditors` look at `shop/fix-cart`, if they are not accounts.
-    pub(crate) fn people() -> (People, Questions) {
+    /// People of an API server that lets the group `auditors` look at `shop/fix-cart`, if they are not accounts, and as
+    /// long as the flag is set.
+    pub(crate) fn people() -> (People, Questions, Arc<AtomicBool>) {
         let questions = Questions::default();
         let log = Arc::clone(&questions);
+        let allows = Arc::new(AtomicBool::new(true));
+        let flag = Arc::clone(&allows);
         let service = service_fn(move |request: Request<Body>| {
-            let log = Arc::clone(&log);
+            let (log, flag) = (Arc::clone(&log), Arc::clone(&flag));
             async move {
                 let body = request.into_body().collect().await?.to_bytes();
                 let mut review: SubjectAccessReview = serde_json::from_slice(&body)?;
@@ -227,7 +231,7 @@ pub(crate) mod tests {
                 let user = review.spec.user.clone().unwrap_or_default();
                 let fits = asked.name.as_deref() == Some("fix-cart")
                     && asked.namespace.as_deref() == Some("shop");
-                let allowed = fits && user == "alice@example.com";
+                let allowed = fits && user == "alice@example.com" && flag.load(Ordering::Relaxed);
                 log.lock().expect("not poisoned").push(review.clone());
                 review.status = Some(
                     k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus {
@@ -244,7 +248,8 @@ pub(crate) mod tests {
             names::SESSIONS_NAMESPACE.to_owned(),
             Arc::new(Metrics::unregistered()),
         );
-        (People::with(Known, client, namespace, metrics), questions)
+        let people = People::with(Known, client, namespace, metrics);
+        (people, questions, allows)
     }
 
     fn bearer(text: &str) -> Bearer {
@@ -253,7 +258,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn who_may_get_the_recordings_of_a_session_may_look_and_nobody_else() {
-        let (people, questions) = people();
+        let (people, questions, _) = people();
         let who = people
             .may_look(&bearer("auditor"), "shop", "fix-cart")
             .await

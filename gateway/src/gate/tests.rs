@@ -20,6 +20,7 @@ use crate::auth::tests::yes;
 use crate::credential::tests::jwt;
 use crate::listener::Door;
 use crate::lobby::Lobby;
+use crate::look::proof::Keys;
 use crate::people::tests::people;
 use crate::pods::tests::{Asked, cluster};
 use crate::session::tests::{object, object_with};
@@ -53,6 +54,8 @@ pub(crate) struct World {
     asked: Asked,
     /// What the audit log was told.
     pub(crate) told: Told,
+    /// Whether auditors may look.
+    pub(crate) auditors: Arc<std::sync::atomic::AtomicBool>,
     say: Arc<Mutex<Say>>,
     /// The exec server's ends of upgraded connections.
     pub(crate) pod: tokio::sync::mpsc::Receiver<tokio::net::TcpStream>,
@@ -113,13 +116,15 @@ impl World {
             Arc::clone(&metrics),
         );
         let (recorder, kept) = crate::record::tests::recorder(Arc::clone(&metrics));
+        let (people, _, auditors) = people();
         let gate = Arc::new(Gate {
             auth: Arc::new(auth),
             sessions,
             open,
             upstream,
-            people: people().0,
-            library: library.unwrap_or_else(|| Library::new(recorder.store().clone())),
+            people,
+            library: library
+                .unwrap_or_else(|| Library::new(recorder.store().clone(), Keys::Here(None))),
             pods,
             cluster: client,
             recall: Recall::default(),
@@ -149,6 +154,7 @@ impl World {
             heads,
             asked,
             told,
+            auditors,
             say,
             pod,
             _kept: kept,

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drawbridge_audit::recording::{MANIFEST, Manifest, Opening, Verdict};
+use drawbridge_audit::keys::KeySet;
+use drawbridge_audit::recording::{Broken, MANIFEST, Manifest, Opening, Verdict};
 use drawbridge_audit::store::{self, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -16,6 +17,8 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::Watched;
+use super::proof::{self, Keys, Proof};
+use crate::body::Pieces;
 
 /// Recordings told of one session: the newest.
 const MAX_LISTED: usize = 64;
@@ -38,6 +41,7 @@ const STALL: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub struct Library {
     store: Store,
+    keys: Keys,
 }
 
 /// Why something could not be read. The texts are for the log.
@@ -46,9 +50,12 @@ pub enum Error {
     /// The store failed.
     #[error("failed to read the store of recordings")]
     Store(#[from] store::Error),
-    /// The manifest is none.
-    #[error("the manifest of recording {0} is none")]
-    Manifest(Uuid, #[source] drawbridge_audit::recording::ManifestError),
+    /// It was changed, or is damaged.
+    #[error("recording {0} is broken: {1}")]
+    Broken(Uuid, Broken),
+    /// Not even its beginning can be shown.
+    #[error("recording {0} cannot be read from its first segment on")]
+    Unreadable(Uuid, #[source] io::Error),
     /// There is none.
     #[error("there is no recording {0}")]
     NotFound(Uuid),
@@ -63,10 +70,15 @@ pub enum Error {
 pub struct Item {
     /// Its id.
     pub id: Uuid,
-    /// `Complete`, `Interrupted`, or `Unsealed`: not finished yet, or its gateway ended and no other has taken it over.
+    /// `Complete` or `Interrupted`, if a published key vouches for that; `Unverified` if none does; `Broken`; `Open`; or
+    /// `Unsealed`: not finished yet, or its gateway ended and no other has taken it over.
     pub state: &'static str,
-    /// Why it was interrupted.
+    /// Why it is interrupted, unverified or broken, and where.
     pub reason: Option<String>,
+    /// The key that vouches for it.
+    pub signed_by: Option<String>,
+    /// Where it lies, once it is sealed.
+    pub location: Option<String>,
     /// Whether it can be followed here, now.
     pub live: bool,
     /// What its manifest tells; nothing before it is sealed.
@@ -78,14 +90,15 @@ pub struct Item {
 #[derive(Debug, Default)]
 struct Files {
     manifest: bool,
-    segments: Vec<String>,
+    /// Names and lengths.
+    segments: BTreeMap<String, u64>,
 }
 
 impl Library {
-    /// Reads out of `store`.
+    /// Reads out of `store`, and believes `keys`.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, keys: Keys) -> Self {
+        Self { store, keys }
     }
 
     /// The recordings of a session, newest first, and whether there are more.
@@ -97,12 +110,21 @@ impl Library {
         let more = found.len() > MAX_LISTED;
         // The ids begin with the time.
         let newest = found.into_iter().rev().take(MAX_LISTED);
+        let keys = &self.keys().await;
         let items = stream::iter(newest).map(|(id, files)| async move {
             if !files.manifest {
                 return Item::unsealed(id);
             }
-            match self.manifest(of, id).await {
-                Ok(manifest) => Item::sealed(id, &manifest),
+            let item = match self.manifest(of, id, keys, &files.segments).await {
+                Ok((manifest, proof)) => Item::sealed(id, &manifest, proof),
+                Err(Error::Broken(_, broken)) => {
+                    warn!(%id, %broken, "a recording is broken");
+                    Item {
+                        state: "Broken",
+                        reason: Some(broken.to_string()),
+                        ..Item::unsealed(id)
+                    }
+                }
                 Err(error) => {
                     warn!(%id, error = &error as &dyn std::error::Error, "a manifest could not be read");
                     Item {
@@ -110,18 +132,35 @@ impl Library {
                         ..Item::unsealed(id)
                     }
                 }
+            };
+            Item {
+                location: Some(self.store.location(&format!("{}/{id}", directory(of)))),
+                ..item
             }
         });
         Ok((items.buffered(READ_AHEAD).collect().await, more))
     }
 
-    /// What the manifest of a recording says. Whether anybody vouches for it is not asked here.
-    ///
-    /// # Errors
-    /// When there is none (yet), it is none, or the store fails.
-    pub async fn manifest(&self, of: &Watched, id: Uuid) -> Result<Manifest, Error> {
+    async fn keys(&self) -> Result<KeySet, String> {
+        let keys = self.keys.read().await;
+        keys.inspect_err(|error| {
+            warn!(
+                error,
+                "the keys that recordings are signed with cannot be read"
+            );
+        })
+    }
+
+    /// What the manifest of a recording says, and who vouches for it.
+    async fn manifest(
+        &self,
+        of: &Watched,
+        id: Uuid,
+        keys: &Result<KeySet, String>,
+        segments: &BTreeMap<String, u64>,
+    ) -> Result<(Manifest, Proof), Error> {
         let file = self.manifest_file(of, id).await?;
-        Manifest::read(&file).map_err(|error| Error::Manifest(id, error))
+        proof::check(&file, keys, of, id, segments).map_err(|broken| Error::Broken(id, broken))
     }
 
     /// The manifest's file: an envelope with its signatures, for whoever verifies it.
@@ -143,18 +182,15 @@ impl Library {
     /// with an error where a segment is not what the manifest says.
     ///
     /// # Errors
-    /// When there is nothing of it, it is encrypted, or the store fails.
-    pub async fn cast(
-        &self,
-        of: &Watched,
-        id: Uuid,
-    ) -> Result<mpsc::Receiver<io::Result<Bytes>>, Error> {
+    /// When there is nothing of it, it is encrypted, its manifest or its first segment is broken, or the store fails.
+    pub async fn cast(&self, of: &Watched, id: Uuid) -> Result<Pieces, Error> {
         let directory = format!("{}/{id}", directory(of));
         let files = self.files(&directory).await?.remove(&id);
         let files = files.ok_or(Error::NotFound(id))?;
         let mut expected = HashMap::new();
         if files.manifest {
-            let manifest = self.manifest(of, id).await?;
+            let keys = self.keys().await;
+            let (manifest, _) = self.manifest(of, id, &keys, &files.segments).await?;
             if !manifest.opening.settings.recipients.is_empty() {
                 return Err(Error::Encrypted(id));
             }
@@ -163,12 +199,9 @@ impl Library {
                 expected.insert(segment.name.clone(), segment.sha256);
             }
         }
-        let mut names = files.segments;
-        names.extend(expected.keys().cloned());
-        names.sort_unstable();
-        names.dedup();
+        let names: Vec<String> = files.segments.into_keys().collect(); // those of the manifest, if there is one
         let sealed = files.manifest;
-        let (pieces, received) = mpsc::channel(PIECES);
+        let (pieces, mut received) = mpsc::channel(PIECES);
         let store = self.store.clone();
         tokio::spawn(async move {
             for name in names {
@@ -191,7 +224,10 @@ impl Library {
                 }
             }
         });
-        Ok(received)
+        // What is broken from the start is refused, not begun.
+        let first = received.recv().await.transpose();
+        let first = first.map_err(|error| Error::Unreadable(id, error))?;
+        Ok(Pieces::new(first, received))
     }
 
     async fn files(&self, directory: &str) -> Result<BTreeMap<Uuid, Files>, Error> {
@@ -212,7 +248,7 @@ impl Library {
             if name == MANIFEST {
                 files.manifest = true;
             } else if name.strip_suffix(".seg").is_some() {
-                files.segments.push(name.to_owned());
+                files.segments.insert(name.to_owned(), object.bytes);
             }
         }
         Ok(found)
@@ -268,6 +304,8 @@ impl Item {
             id: opening.recording,
             state: "Open",
             reason: None,
+            signed_by: None,
+            location: None,
             live: true,
             facts: Some(about(opening)),
         }
@@ -282,15 +320,25 @@ impl Item {
             id,
             state: "Unsealed",
             reason: None,
+            signed_by: None,
+            location: None,
             live: false,
             facts: started.map(|started| json!({ "startedAt": started })),
         }
     }
 
-    fn sealed(id: Uuid, manifest: &Manifest) -> Self {
-        let (state, reason) = match &manifest.verdict {
-            Verdict::Complete => ("Complete", None),
-            Verdict::Interrupted { reason } => ("Interrupted", Some(reason.clone())),
+    fn sealed(id: Uuid, manifest: &Manifest, proof: Proof) -> Self {
+        let (state, reason, signed_by) = match (proof, &manifest.verdict) {
+            // What nobody vouches for has no verdict, whatever it says of itself.
+            (Proof::Unverified(why), _) => (
+                "Unverified",
+                Some(format!("signature not verified: {why}")),
+                None,
+            ),
+            (Proof::Signed(key), Verdict::Complete) => ("Complete", None, Some(key)),
+            (Proof::Signed(key), Verdict::Interrupted { reason }) => {
+                ("Interrupted", Some(reason.clone()), Some(key))
+            }
         };
         let mut facts = about(&manifest.opening);
         facts["durationSeconds"] = manifest.duration_seconds.into();
@@ -302,6 +350,8 @@ impl Item {
             id,
             state,
             reason,
+            signed_by: signed_by.map(|key| key.to_string()),
+            location: None,
             live: false,
             facts: Some(facts),
         }

@@ -56,6 +56,8 @@ pub(crate) enum End {
     Viewer,
     /// The viewer may not look any more.
     Stopped(Stop),
+    /// The viewer's right was taken away.
+    Forbidden,
     /// The recording cannot be read.
     Broken,
 }
@@ -67,6 +69,7 @@ impl End {
             Self::Recording => "recording_ended",
             Self::Viewer => "viewer_left",
             Self::Stopped(_) => "stopped",
+            Self::Forbidden => "not_allowed_any_more",
             Self::Broken => "broken",
         }
     }
@@ -79,6 +82,10 @@ impl End {
             Self::Stopped(stop) => (
                 CloseCode::Policy,
                 format!("your session {}", ending(stop)).into(),
+            ),
+            Self::Forbidden => (
+                CloseCode::Policy,
+                "you may not look at this session's recordings any more".into(),
             ),
             Self::Broken => (
                 CloseCode::Error,
@@ -107,11 +114,7 @@ impl Followed {
     }
 
     /// Shows it to `client` until it ends, the client leaves, or `stop` resolves.
-    pub(crate) async fn show(
-        self,
-        client: Leg<Transport>,
-        stop: impl Future<Output = Stop>,
-    ) -> End {
+    pub(crate) async fn show(self, client: Leg<Transport>, stop: impl Future<Output = End>) -> End {
         let config = WebSocketConfig::default()
             .read_buffer_size(MAX_INPUT)
             .max_message_size(Some(MAX_INPUT))
@@ -186,12 +189,12 @@ async fn send(
 async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<S>,
     followed: Followed,
-    stop: impl Future<Output = Stop>,
+    stop: impl Future<Output = End>,
 ) -> End {
     let (mut to, mut from) = socket.split();
     let end = tokio::select! {
         biased; // a revocation beats what is ready in the same moment
-        stop = stop => End::Stopped(stop),
+        end = stop => end,
         () = left(&mut from) => End::Viewer,
         end = followed.pump(&mut to) => match end {
             Ok(end) => end,
@@ -265,4 +268,70 @@ fn files(dir: &Path, from: At, to: &mpsc::Sender<Bytes>) -> io::Result<At> {
         }
     }
     Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use drawbridge_audit::recording::{Encoder, SegmentWriter, Stream as Channel};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::look::tests::opening;
+    use crate::record::live::Lives;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_falls_behind_misses_no_line_and_sees_none_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opening = opening(Uuid::now_v7(), Vec::new());
+        let listed = Arc::<Lives>::default().list(opening.clone(), dir.path().to_owned());
+        let (near, far) = tokio::io::duplex(8192);
+        let socket = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
+        let followed = Followed::new(&listed.live);
+        let showing = tokio::spawn(relay(socket, followed, std::future::pending()));
+        // It waits for what comes, and then for a viewer who takes nothing.
+        tokio::task::yield_now().await;
+        let mut encoder = Encoder::new(&opening);
+        let mut segments = SegmentWriter::new(&opening).expect("begins");
+        let (mut all, mut pieces) = (Vec::new(), Vec::new());
+        let (mut chunk, mut segment) = (0, 0);
+        for number in 0..1000 {
+            let line = format!("line {number} {}\r\n", "x".repeat(200));
+            let at = Duration::from_millis(number);
+            encoder.data(at, Channel::Stdout, line.as_bytes());
+            let batch = encoder.take().expect("a line");
+            let bytes = segments.write(&batch).expect("writes");
+            let path = dir.path().join(segment_name(segment));
+            let file = File::options().create(true).append(true).open(path);
+            file.expect("opens").write_all(&bytes).expect("writes");
+            all.extend_from_slice(&batch.lines);
+            pieces.push(Piece {
+                segment,
+                chunk,
+                lines: batch.lines.into(),
+            });
+            chunk += 1;
+            if chunk == 300 {
+                segments.close();
+                (chunk, segment) = (0, segment + 1);
+            }
+        }
+        let later = pieces.split_off(10);
+        listed.live.tell(pieces);
+        tokio::task::yield_now().await;
+        listed.live.tell(later); // far more than may wait
+        drop(listed);
+        let mut viewer = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let (mut seen, mut messages) = (Vec::new(), 0);
+        while let Some(Ok(message)) = viewer.next().await {
+            if let Message::Binary(lines) = message {
+                seen.extend_from_slice(&lines);
+                messages += 1;
+            }
+        }
+        assert_eq!(showing.await.expect("ends"), End::Recording);
+        assert_eq!(messages, 1000);
+        assert!(seen == all, "the lines, each once and in order");
+    }
 }

@@ -1,13 +1,14 @@
 //! Who may look, and at what: whole requests against a store in a directory.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use drawbridge_audit::event::{Event, Type};
-use drawbridge_audit::keys::SigningKey;
+use drawbridge_audit::keys::{KeySet, SigningKey};
 use drawbridge_audit::log::Log;
 use drawbridge_audit::recording::{
-    Encoder, End, Level, MANIFEST, Mode, Opening, Seal, SegmentWriter, Settings, Stream,
+    Encoder, End, Level, MANIFEST, Manifest, Mode, Opening, Seal, SegmentWriter, Settings, Stream,
     Subprotocols, VERSION, Verdict, segment_name,
 };
 use drawbridge_audit::store::Store;
@@ -23,10 +24,14 @@ use uuid::Uuid;
 use crate::credential::tests::jwt;
 use crate::gate::tests::{World, good, head, websocket};
 use crate::look::library::Library;
+use crate::look::proof::Keys;
 use crate::session::tests::object_with;
 
 /// A `UUIDv7` of 2030-01-01.
 const ID: Uuid = Uuid::from_u128(0x01b8_e9ed_8400_7000_8000_0000_0000_0001);
+
+/// The key that recordings are signed with.
+static KEY: LazyLock<SigningKey> = LazyLock::new(SigningKey::generate);
 
 /// What a recording of session `6f1c` says first.
 pub(crate) fn opening(id: Uuid, recipients: Vec<String>) -> Opening {
@@ -95,17 +100,32 @@ async fn put(store: &Store, opening: &Opening, text: &str, sealed: bool) {
             cut: 0,
             sealed_by: "gw-1".into(),
         });
-        let file = manifest.sign(&SigningKey::generate());
+        let file = manifest.sign(&KEY);
         let key = format!("{directory}/{MANIFEST}");
         store.put(&key, file.into()).await.expect("puts");
     }
+}
+
+/// A manifest's place in the store.
+fn manifest_key(id: Uuid) -> String {
+    format!("recordings/shop/6f1c/{id}/{MANIFEST}")
 }
 
 /// A gateway with a session `fix-cart`, one `audit-cart` that may look at it, and a store.
 async fn world() -> (World, Store, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::directory(dir.path()).expect("a store");
-    let world = World::with(Some(Library::new(store.clone()))).await;
+    let keys: KeySet = [KEY.public()].into_iter().collect();
+    world_believing(Keys::Here(Some(keys)), store, dir).await
+}
+
+/// The same, with these keys.
+async fn world_believing(
+    keys: Keys,
+    store: Store,
+    dir: tempfile::TempDir,
+) -> (World, Store, tempfile::TempDir) {
+    let world = World::with(Some(Library::new(store.clone(), keys))).await;
     let mut observer = object_with("/spec/mode", "Observe".into());
     observer.metadata.uid = Some("0b5e".into());
     observer.metadata.name = Some("audit-cart".into());
@@ -318,8 +338,86 @@ async fn an_encrypted_recording_is_listed_and_not_shown() {
     assert_eq!(code, 409, "{message}");
 }
 
+/// What the list says of the one recording: state, reason, and whether it names the key.
+async fn state(world: &World) -> (String, String, bool) {
+    let list = get("/sessions/shop/fix-cart/recordings", &jwt("0b5e", "good"));
+    let (code, body) = world.ask(&list).await;
+    assert_eq!(code, 200, "{body}");
+    let list: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let item = &list["recordings"][0];
+    let text = |field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let signed = text("signedBy") == KEY.id().to_string();
+    assert_eq!(signed, !item["signedBy"].is_null());
+    (text("state"), text("reason"), signed)
+}
+
 #[tokio::test]
-async fn a_replay_breaks_off_where_a_segment_is_changed_swapped_or_gone() {
+async fn a_verdict_is_shown_only_if_a_published_key_vouches_for_it() {
+    let (world, store, _dir) = world().await;
+    put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
+    assert_eq!(
+        state(&world).await,
+        ("Complete".to_owned(), String::new(), true)
+    );
+    let key = manifest_key(ID);
+    let file = store.get(&key, 1 << 20).await.expect("there");
+    let manifest = Manifest::read(&file).expect("a manifest");
+    // By another key: it may be right, but nobody here knows.
+    let by_another = manifest.sign(&SigningKey::generate());
+    store.put(&key, by_another.into()).await.expect("puts");
+    let (is, why, signed) = state(&world).await;
+    assert_eq!((is.as_str(), signed), ("Unverified", false));
+    assert!(why.starts_with("signature not verified: "), "{why}");
+    let cast = get(
+        &format!("/sessions/shop/fix-cart/recordings/{ID}/cast"),
+        &jwt("0b5e", "good"),
+    );
+    assert!(world.whole(&cast).await.0.starts_with("HTTP/1.1 200"));
+    // Another verdict under the right signature.
+    let mut forged: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+    let other = Manifest {
+        duration_seconds: 1.0,
+        ..manifest
+    };
+    let other: serde_json::Value = serde_json::from_slice(&other.sign(&KEY)).expect("an envelope");
+    forged["payload"] = other["payload"].clone();
+    let forged = forged.to_string();
+    store.put(&key, forged.into()).await.expect("puts");
+    let (is, why, _) = state(&world).await;
+    assert_eq!(is, "Broken");
+    assert!(why.starts_with("manifest: the signature by key"), "{why}");
+    let (code, message) = world.message(&cast).await;
+    assert_eq!(code, 409, "{message}");
+    assert!(message.contains("the signature by key"), "{message}");
+    // Another recording's, well signed.
+    let elsewhere = Uuid::from_u128(ID.as_u128() - 1);
+    put(&store, &opening(elsewhere, Vec::new()), "hello\r\n", true).await;
+    let borrowed = store.get(&manifest_key(elsewhere), 1 << 20).await;
+    store
+        .put(&key, borrowed.expect("there"))
+        .await
+        .expect("puts");
+    let (is, why, _) = state(&world).await;
+    assert_eq!(
+        (is.as_str(), why.as_str()),
+        ("Broken", "manifest: it is another recording's")
+    );
+}
+
+#[tokio::test]
+async fn without_the_public_keys_nothing_is_said_to_be_verified() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::directory(dir.path()).expect("a store");
+    let (world, store, _dir) = world_believing(Keys::Here(None), store, dir).await;
+    put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
+    let (is, why, signed) = state(&world).await;
+    assert_eq!((is.as_str(), signed), ("Unverified", false));
+    assert!(why.contains("the public keys cannot be read"), "{why}");
+}
+
+#[tokio::test]
+async fn a_replay_breaks_off_where_a_segment_is_changed_and_does_not_begin_where_one_is_not_there()
+{
     let (world, store, _dir) = world().await;
     let observer = jwt("0b5e", "good");
     let directory = format!("recordings/shop/6f1c/{ID}");
@@ -331,26 +429,26 @@ async fn a_replay_breaks_off_where_a_segment_is_changed_swapped_or_gone() {
         &format!("/sessions/shop/fix-cart/recordings/{ID}/cast"),
         &observer,
     );
-    let ends = |head: String, cast: Vec<u8>| {
-        // What breaks off at once may do so before the head is out.
-        assert!(
-            head.is_empty() || head.starts_with("HTTP/1.1 200"),
-            "{head}"
-        );
-        String::from_utf8_lossy(&cast).contains("\"z\"")
-    };
-    for what in ["changed", "swapped", "gone", "added"] {
+    for (what, is, place) in [
+        ("changed", "Complete", ""),
+        ("first changed", "Complete", "segment 0"),
+        ("swapped", "Broken", "segment 0: it has"),
+        ("gone", "Broken", "segment 1: it is not there"),
+        ("added", "Broken", "manifest: there are segments"),
+    ] {
         put(&store, &opening(ID, Vec::new()), "hello\r\n", true).await;
         let (one, two) = (
             store.get(&first, 1 << 20).await.expect("there"),
             store.get(&second, 1 << 20).await.expect("there"),
         );
+        let flip = |bytes: &bytes::Bytes| {
+            let mut bytes = bytes.to_vec();
+            *bytes.last_mut().expect("some") ^= 1;
+            bytes.into()
+        };
         match what {
-            "changed" => {
-                let mut bytes = two.to_vec();
-                *bytes.last_mut().expect("some") ^= 1;
-                store.put(&second, bytes.into()).await.expect("puts");
-            }
+            "changed" => store.put(&second, flip(&two)).await.expect("puts"),
+            "first changed" => store.put(&first, flip(&one)).await.expect("puts"),
             "swapped" => {
                 store.put(&first, two).await.expect("puts");
                 store.put(&second, one).await.expect("puts");
@@ -361,10 +459,19 @@ async fn a_replay_breaks_off_where_a_segment_is_changed_swapped_or_gone() {
                 store.put(&third, one).await.expect("puts");
             }
         }
-        let (head, cast) = world.broken(&request).await;
-        if what != "added" {
-            assert!(!ends(head, cast), "{what}");
+        let (state, why, _) = state(&world).await;
+        assert_eq!(state, is, "{what}: {why}");
+        if what == "changed" {
+            let (head, cast) = world.broken(&request).await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let cast = String::from_utf8_lossy(&cast);
+            assert!(cast.contains("hello") && !cast.contains("\"z\""), "{cast}");
+            continue;
         }
+        let (code, message) = world.message(&request).await;
+        assert_eq!(code, 409, "{what}: {message}");
+        assert!(message.contains(place), "{what}: {message}");
+        assert!(why.starts_with(place) || is == "Complete", "{what}: {why}");
     }
 }
 
@@ -541,4 +648,35 @@ async fn a_revoked_viewer_is_cut_and_the_one_who_was_watched_goes_on() {
     assert_eq!(ended["reason"], "stopped");
     print(&mut pod, "on\r\n").await;
     until(&mut user, "on").await;
+}
+
+#[tokio::test]
+async fn an_identity_that_loses_its_right_is_cut_within_half_a_minute() {
+    let (mut world, _store, _dir) = world().await;
+    let (mut user, mut pod) = console(&mut world).await;
+    print(&mut pod, "before\r\n").await;
+    until(&mut user, "before").await;
+    let id = live_id(&world, "auditor").await;
+    let (_, client, _) = view(&world, &id, "auditor").await;
+    let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    shows(&mut socket, "before").await;
+    let half_a_minute = async || {
+        tokio::time::pause();
+        tokio::time::advance(super::ASK_AGAIN).await;
+        tokio::time::resume();
+    };
+    half_a_minute().await;
+    print(&mut pod, "still allowed\r\n").await;
+    shows(&mut socket, "still allowed").await;
+    world.auditors.store(false, Ordering::Relaxed);
+    half_a_minute().await;
+    let (code, why) = closed(&mut socket).await;
+    assert_eq!(code, 1008);
+    assert!(why.starts_with("you may not look"), "{why}");
+    while views(&world).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let [_, ended] = views(&world).pop().expect("on record");
+    assert_eq!(ended["reason"], "not_allowed_any_more");
+    assert_eq!(view(&world, &id, "auditor").await.0, 403);
 }

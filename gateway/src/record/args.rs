@@ -41,7 +41,7 @@ pub struct RecordingFlags {
     /// Delete the oldest recordings while all have more bytes than this, e.g. `100Gi`. Default: keep them.
     #[arg(long, env = "DRAWBRIDGE_RECORDING_RETENTION_BYTES", value_parser = bytes)]
     recording_retention_bytes: Option<u64>,
-    /// Namespace of the Secret with the key that records are signed with; the operator's `--lease-namespace`.
+    /// Namespace of the Secret with the key that records are signed with, and of the ConfigMap with all public ones; the operator's `--lease-namespace`.
     #[arg(long, env = "DRAWBRIDGE_SYSTEM_NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
     system_namespace: String,
     /// What this gateway calls itself in records. Default: the host's name.
@@ -50,6 +50,12 @@ pub struct RecordingFlags {
 }
 
 impl RecordingFlags {
+    /// Where the keys are.
+    #[must_use]
+    pub fn system_namespace(&self) -> &str {
+        &self.system_namespace
+    }
+
     /// The recorder.
     ///
     /// # Errors

@@ -36,9 +36,9 @@ pub struct Live {
 /// Takes the recording from the list when it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it ends the followers"]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     lives: Arc<Lives>,
-    pub(super) live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
 }
 
 impl Lives {
@@ -60,7 +60,7 @@ impl Lives {
     }
 
     /// Lists one.
-    pub(super) fn list(self: &Arc<Self>, opening: Opening, dir: PathBuf) -> Listed {
+    pub(crate) fn list(self: &Arc<Self>, opening: Opening, dir: PathBuf) -> Listed {
         let id = opening.recording;
         let live = Arc::new(Live {
             opening,
@@ -100,7 +100,7 @@ impl Live {
         self.joined.notified().await;
     }
 
-    pub(super) fn tell(&self, pieces: Vec<Piece>) {
+    pub(crate) fn tell(&self, pieces: Vec<Piece>) {
         for piece in pieces {
             let _ = self.pieces.send(piece); // nobody follows
         }

@@ -103,10 +103,17 @@ async fn the_gateways_own_account_cannot_exec_and_can_be_nobody_but_sessions() {
                 (SYSTEM_NAMESPACE, "get", "secrets", false),
                 (
                     SYSTEM_NAMESPACE,
+                    "get",
+                    "configmaps/drawbridge-signing-keys",
+                    true,
+                ),
+                (
+                    SYSTEM_NAMESPACE,
                     "patch",
                     "configmaps/drawbridge-signing-keys",
                     false,
                 ),
+                (SYSTEM_NAMESPACE, "get", "configmaps", false),
                 ("", "create", "tokenreviews.authentication.k8s.io", true),
                 (
                     "",

@@ -9,6 +9,8 @@ export interface Item {
   readonly id: string;
   readonly state: string;
   readonly reason: string;
+  /** Where it lies; empty until it is sealed. */
+  readonly location: string;
   readonly live: boolean;
   /** Milliseconds since 1970; `null`: unknown. */
   readonly startedAt: number | null;
@@ -74,6 +76,7 @@ function item(json: Record<string, unknown>): Item[] {
       id,
       state: plain(json['state'], 16),
       reason: plain(json['reason'], 200),
+      location: plain(json['location'], 1024),
       live: json['live'] === true,
       startedAt: Number.isFinite(time) ? time : null,
       seconds: typeof json['durationSeconds'] === 'number' ? json['durationSeconds'] : null,

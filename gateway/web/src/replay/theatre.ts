@@ -3,7 +3,7 @@
 import { Refused } from '../api.ts';
 import { byId } from '../dom.ts';
 import type { Link } from '../link.ts';
-import { announce, showNotice, showTerminals } from '../page.ts';
+import { announce, showTerminals } from '../page.ts';
 import { save, type Settings } from '../settings.ts';
 import { clock } from '../text.ts';
 import { cast, type Item, list } from './api.ts';
@@ -12,7 +12,7 @@ import { follow, type Following } from './live.ts';
 import { Player } from './player.ts';
 import { Recording } from './recording.ts';
 import { Screen } from './screen.ts';
-import { drawFacts, drawHits, drawList, drawMarks, drawState, drawTicks, drawTime, warn } from './view.ts';
+import { drawFacts, drawHits, drawList, drawMarks, drawState, drawTicks, drawTime, notice, warn, word } from './view.ts';
 
 /** Characters of text shown beside the terminal. */
 const MAX_TEXT = 20_000;
@@ -42,7 +42,7 @@ export class Theatre {
 
   /** Asks for the list, and opens what is being made, or else the newest. */
   async start(): Promise<void> {
-    showNotice('Connecting…', `Asking the gateway for the recordings of session ${this.link.namespace}/${this.link.name}.`);
+    notice('Connecting…', `Asking the gateway for the recordings of session ${this.link.namespace}/${this.link.name}.`);
     const again = { label: 'Look again', run: () => void this.start() };
     try {
       const found = await list(this.link);
@@ -52,15 +52,16 @@ export class Theatre {
       byId('list-more', HTMLElement).hidden = !found.more;
       document.title = `Recordings of ${found.session} – Drawbridge`;
       this.#drawList();
-      const first = found.items.find((item) => item.live) ?? found.items.find((item) => !item.encrypted);
-      if (first === undefined) showNotice('Nothing to play', `Session ${found.session} has no recordings that can be shown here.`, again);
+      const open = found.items.filter((item) => !item.encrypted && item.state !== 'Broken');
+      const first = open.find((item) => item.live) ?? open[0] ?? found.items[0];
+      if (first === undefined) notice('Nothing to play', `Session ${found.session} has no recordings.`, { action: again });
       else await this.open(first);
     } catch (error) {
       if (this.#gone) return;
       const { code, message } = error instanceof Refused ? error : new Refused(0, String(error));
-      if (code === 401) showNotice('This link opens nothing any more', message);
-      else if (code === 403) showNotice('Not allowed', message);
-      else showNotice(code === 0 ? 'No connection' : 'The gateway refused', message, again);
+      if (code === 401) notice('This link opens nothing any more', message);
+      else if (code === 403) notice('Not allowed', message);
+      else notice(code === 0 ? 'No connection' : 'The gateway refused', message, { action: again });
     }
   }
 
@@ -73,6 +74,7 @@ export class Theatre {
     this.#leave();
     this.#item = item;
     this.#drawList();
+    if (item.encrypted || item.state === 'Broken') return this.#explain(item);
     showTerminals();
     this.#screen ??= new Screen(byId('screen', HTMLElement), this.settings.screenReader);
     this.#stop = new AbortController();
@@ -84,9 +86,24 @@ export class Theatre {
       if (stop.aborted || this.#gone) return;
       const message = error instanceof Refused ? error.message : 'It broke off: the connection, or the recording itself.';
       drawState('broken', 'Broken off');
-      if (this.#recording === null) showNotice('It cannot be shown', message);
+      if (this.#recording === null) notice('It cannot be shown', message);
       else warn(`${message} What came until then can be played.`);
     }
+  }
+
+  /** What is not played here: why, and what to do. */
+  #explain(item: Item): void {
+    // Where it lies is known once it is sealed.
+    const where = item.location === '' ? 'RECORDING' : word(item.location);
+    if (item.state === 'Broken') {
+      drawState('broken', 'Broken');
+      const text = `It is not what its gateway recorded, or not all of it: ${item.reason}. This command says more:`;
+      return notice('This recording is broken', text, { command: `drawbridge-audit verify ${where} --keys keys.json` });
+    }
+    drawState('encrypted', 'Encrypted');
+    const yet = item.location === '' ? ' It is not sealed yet.' : '';
+    const text = `Only who holds an identity that it was encrypted for can read it; this gateway holds none.${yet} With that identity in a file:`;
+    notice('This recording is encrypted', text, { command: `drawbridge-audit replay ${where} --keys keys.json --identity identity.txt` });
   }
 
   async #load(item: Item, stop: AbortSignal): Promise<void> {
@@ -103,8 +120,8 @@ export class Theatre {
       await reader.cancel().catch(() => {});
       if (!stop.aborted) this.#loaded(lines);
     }
-    const sealed = item.state === 'Complete' ? 'Complete' : item.state === 'Interrupted' ? 'Interrupted' : 'Unsealed';
-    drawState(sealed.toLowerCase(), sealed);
+    drawState(item.state.toLowerCase(), item.state);
+    if (item.state === 'Unverified') warn(`Nobody is known to vouch for this recording: ${item.reason}.`);
     if (item.state === 'Interrupted') warn(`This recording ends before its session did: ${item.reason || 'no reason is known'}.`);
     if (this.#recording?.cut) warn('This recording is longer than this page holds: its end is missing here. drawbridge-audit replays all of it.');
     if (lines.strange > 0) warn(`${lines.strange} lines of this recording make no sense, and are left out. drawbridge-audit verify says more.`);

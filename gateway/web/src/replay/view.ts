@@ -1,6 +1,7 @@
 // What the page of recordings shows around the screen. Every text is set as text, never as markup.
 
 import { byId, make } from '../dom.ts';
+import { showNotice } from '../page.ts';
 import { clock } from '../text.ts';
 import type { Item } from './api.ts';
 import type { Facts } from './cast.ts';
@@ -19,6 +20,19 @@ const shown = new Set<Mark['kind']>(['input', 'hidden', 'resize', 'transfer', 'n
 export function warn(text: string): void {
   byId('warning-text', HTMLElement).textContent = text;
   byId('warning', HTMLElement).hidden = false;
+}
+
+/** What fills the place of the player, with a command to copy if there is one that helps. */
+export function notice(title: string, text: string, more: { action?: { label: string; run: () => void }; command?: string } = {}): void {
+  showNotice(title, text, more.action);
+  const command = byId('notice-command', HTMLElement);
+  command.textContent = more.command ?? '';
+  command.hidden = more.command === undefined;
+}
+
+/** The word of a shell that stands for `text`. */
+export function word(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 export function drawState(state: string, text: string): void {
@@ -74,7 +88,6 @@ export function drawList(items: readonly Item[], open: Item | null, choose: (ite
         make('span', { className: 'command', textContent: item.command || '–' }),
         make('span', { className: 'soft', textContent: parts.join(' · ') }),
       );
-      button.disabled = item.encrypted;
       if (item.id === open?.id) button.setAttribute('aria-current', 'true');
       button.onclick = () => choose(item);
       return make('li', {}, button);
