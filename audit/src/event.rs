@@ -200,8 +200,14 @@ pub enum Type {
     LiveViewEnded,
     /// Somebody fetched the manifest of a recording (gateway). Written before it is sent.
     Downloaded,
-    /// The recording of a console could not be sealed when it ended (gateway).
+    /// A console's recording broke off, or there is none at all: `connection` says which, `reason` why. Without one: no
+    /// console can be recorded (`spool`), or the store takes nothing (`store`); once until it works again (gateway).
     RecorderFailed,
+    /// What failed works again: `reason` says what, `durationSeconds` how long it did not (gateway).
+    RecorderRecovered,
+    /// A recording is deleted from the store: it is too old (`age`), or there are too many (`size`). Written before that
+    /// (gateway).
+    Removed,
     /// A sink does not take events; they wait in the spool.
     SinkFailed,
     /// It does again.

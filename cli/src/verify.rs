@@ -75,8 +75,13 @@ fn sentence(verification: &Verification) -> String {
             } else {
                 "; encrypted, its lines were not read"
             };
+            let untold = if manifest.transfers_unknown {
+                "; what its binary streams carried is not known"
+            } else {
+                ""
+            };
             format!(
-                "{}; {}, {} in {} segments, {}; signed by {}{unread}",
+                "{}{untold}; {}, {} in {} segments, {}; signed by {}{unread}",
                 words::verdict(&manifest.verdict),
                 words::who(&manifest.opening),
                 words::duration(words::length(manifest)),

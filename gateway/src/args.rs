@@ -218,12 +218,13 @@ impl Args {
         let tls = certificate(tls_cert.zip(tls_key), tls_reload, Arc::clone(&metrics))?;
 
         let keys = Keys::published(client.clone(), recording.system_namespace());
-        let recorder = Arc::new(recording.recorder(&client, Arc::clone(&metrics))?);
-        tokio::spawn(Arc::clone(&recorder).look_after());
         let (log, logged) = audit
             .start(Component::Gateway, own_name(), counts)
             .await
             .context("failed to begin the audit log")?;
+        let recorder = recording.recorder(&client, Arc::clone(&metrics), log.clone())?;
+        let recorder = Arc::new(recorder);
+        tokio::spawn(Arc::clone(&recorder).look_after());
         tokio::spawn(sign(log.clone(), recorder.key().clone()));
 
         let bridges = TaskTracker::new();

@@ -162,9 +162,18 @@ impl Gate {
         );
 
         // Before anything runs that would have to be recorded.
-        let place = self
+        let facts = Facts {
+            connection: id,
+            session: &session,
+            target: &target,
+            attach: stream.action == Action::Attach,
+            argv: &stream.command,
+            streams: stream.streams,
+            now: self.clock.now(),
+        };
+        let prepared = self
             .recorder
-            .prepare(&session, id)
+            .prepare(facts)
             .instrument(span.clone())
             .await?;
         self.log.accepts().map_err(unlogged)?;
@@ -191,20 +200,9 @@ impl Gate {
             return Err(Refusal::new(Kind::Unsupported, NEEDS_V5)); // dropping the upstream closes it; nothing ran yet
         };
 
-        let facts = Facts {
-            connection: id,
-            session: &session,
-            target: &target,
-            attach: stream.action == Action::Attach,
-            argv: &stream.command,
-            streams: stream.streams,
-            client: subprotocol,
-            upstream: upstream.subprotocol,
-            now: self.clock.now(),
-        };
         let recording = self
             .recorder
-            .start(place, facts)
+            .start(prepared, subprotocol, upstream.subprotocol)
             .instrument(span.clone())
             .await?;
         // On record before anybody can type.
@@ -273,15 +271,12 @@ impl Console {
         if let Some(recording) = recording {
             // Sealed on this disk before the connection counts as over.
             let end = record::console::end(ended.as_ref());
-            match recording.finish(end).await {
-                Some(Finished { recorded, carried }) => {
-                    for carried in carried {
-                        let transferred = told::transferred(self.facts.clone(), carried);
-                        self.gate.log.emit(transferred);
-                    }
-                    self.facts.recording = Some(told::recording(recorded));
+            if let Some(Finished { recorded, carried }) = recording.finish(end).await {
+                for carried in carried {
+                    let transferred = told::transferred(self.facts.clone(), carried);
+                    self.gate.log.emit(transferred);
                 }
-                None => self.gate.log.emit(told::unsealed(self.facts.clone())),
+                self.facts.recording = Some(told::recording(recorded));
             }
         }
         self.account(ended.as_ref());

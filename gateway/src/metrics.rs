@@ -51,6 +51,8 @@ pub struct Metrics {
     pub recorder_failures: Family<RecorderLabels, Counter>,
     /// Whether the store took what it was given last.
     pub store_up: Gauge,
+    /// Whether recordings could be made on this disk when last tried.
+    pub spool_up: Gauge,
     /// Bytes in the spool.
     pub spool: Gauge,
 }
@@ -277,7 +279,7 @@ impl Metrics {
         );
         registry.register(
             "connections_unrecorded",
-            "Connections that went on without a recording, their sessions' level being BestEffort. Alert on any growth",
+            "Connections that went on without a recording, or without the rest of it, their sessions' level being BestEffort. Alert on any growth",
             self.unrecorded.clone(),
         );
         registry.register(
@@ -289,6 +291,11 @@ impl Metrics {
             "recordings_store_up",
             "1 while the store takes recordings; at 0 they wait in the spool",
             self.store_up.clone(),
+        );
+        registry.register(
+            "recordings_spool_up",
+            "1 while consoles can be recorded on this disk; at 0 those that must be recorded are refused",
+            self.spool_up.clone(),
         );
         registry.register_with_unit(
             "spool",
@@ -320,6 +327,7 @@ impl Metrics {
             unrecorded: Counter::default(),
             recorder_failures: Family::default(),
             store_up: Gauge::default(),
+            spool_up: Gauge::default(),
             spool: Gauge::default(),
         }
     }

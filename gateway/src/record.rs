@@ -14,6 +14,7 @@
 
 pub mod args;
 pub mod console;
+mod health;
 pub mod keys;
 pub mod ledger;
 pub mod live;
@@ -24,10 +25,10 @@ pub mod tap;
 pub mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use drawbridge_audit::recording::{Carried, End, Opening};
+use drawbridge_audit::log::Log;
+use drawbridge_audit::recording::{Carried, End, Level, Opening, Subprotocols};
 use drawbridge_audit::store::Store;
 use drawbridge_crds::v1alpha1::Recorded;
 use tokio::sync::{Semaphore, oneshot};
@@ -35,16 +36,17 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
 pub use self::tap::{Room, Tap};
 
+use self::health::{Health, Part};
 use self::keys::Key;
 use self::ledger::Ledger;
 use self::live::Lives;
-use self::retain::Retention;
+use self::retain::{Retention, Steady};
 use self::spool::{Place, Spool};
 use self::writer::Writer;
+use crate::clock::Clock;
 use crate::metrics::{Metrics, RecorderPart};
 
 /// Writers at work at the same time: more would only wait for the same disk.
@@ -64,11 +66,11 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     lives: Arc<Lives>,
     turns: Semaphore,
-    puts: Semaphore,
+    puts: Arc<Semaphore>,
     deliveries: TaskTracker,
     stop: CancellationToken,
-    /// Whether the store took what it was given last.
-    store_up: AtomicBool,
+    health: Health,
+    clock: Steady,
 }
 
 /// What the administrator chose.
@@ -96,6 +98,41 @@ pub enum Unavailable {
     Writer(#[from] writer::Error),
 }
 
+impl Unavailable {
+    /// In one word, for programs.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NoKey => "key",
+            Self::Full => "full",
+            Self::Writer(error) => word(error),
+        }
+    }
+
+    /// What a client is told.
+    #[must_use]
+    pub fn public(&self) -> &'static str {
+        match self.word() {
+            "key" => "there is no key to sign recordings with",
+            "full" => "there is no room left for them",
+            _ => "the gateway's disk fails",
+        }
+    }
+}
+
+fn word(error: &writer::Error) -> &'static str {
+    if error.is_full() { "full" } else { "disk" }
+}
+
+/// A connection that is about to be opened and will be recorded: its facts are on the disk. Dropped, it leaves nothing.
+#[derive(Debug)]
+#[must_use = "dropping it gives the place away"]
+pub struct Prepared {
+    place: Place,
+    opening: Opening,
+    begun: Instant,
+}
+
 /// A connection that is being recorded.
 #[derive(Debug)]
 #[must_use = "a recording that is not finished is sealed as interrupted"]
@@ -114,8 +151,7 @@ pub struct Finished {
 }
 
 impl Recording {
-    /// Ends it, the tap being gone, and waits until it is sealed on this disk. `None` if it could not be sealed: the
-    /// next look at the spool tries again.
+    /// Ends it, the tap being gone, and waits until it is sealed on this disk. `None` if it could not be sealed yet.
     pub async fn finish(self, end: End) -> Option<Finished> {
         let Self {
             end: ending,
@@ -136,8 +172,11 @@ impl Recorder {
         ledger: Arc<dyn Ledger>,
         rules: Rules,
         metrics: Arc<Metrics>,
+        log: Log,
     ) -> Self {
         Self {
+            health: Health::new(log, Arc::clone(&metrics)),
+            clock: Steady::new(Clock::wall()),
             spool,
             store,
             key,
@@ -146,10 +185,9 @@ impl Recorder {
             metrics,
             lives: Arc::default(),
             turns: Semaphore::new(TURNS),
-            puts: Semaphore::new(PUTS),
+            puts: Arc::new(Semaphore::new(PUTS)),
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
-            store_up: AtomicBool::new(true),
         }
     }
 
@@ -177,52 +215,67 @@ impl Recorder {
         &self.key
     }
 
-    /// Whether the store took what it was given last.
-    #[must_use]
-    pub fn store_is_up(&self) -> bool {
-        self.store_up.load(Ordering::Relaxed)
-    }
-
-    /// Takes room for a recording on this disk: before anything is opened that would have to be recorded.
+    /// Takes room for a recording on this disk and writes its facts there: before anything is opened that would have to be
+    /// recorded. They lack the subprotocols. Times count from now.
     ///
     /// # Errors
     /// Why there can be no recording now.
-    pub async fn reserve(
-        &self,
-        namespace: &str,
-        session: &str,
-        recording: Uuid,
-    ) -> Result<Place, Unavailable> {
+    pub async fn reserve(&self, opening: Opening) -> Result<Prepared, Unavailable> {
+        let begun = Instant::now();
         let mut key = self.key.clone();
         let known = async { key.wait_for(Option::is_some).await.is_ok() };
         if !timeout(KEY_WAIT, known).await.unwrap_or(false) {
-            return Err(self.unavailable(Unavailable::NoKey));
+            self.metrics.recorder_failed(RecorderPart::spool);
+            return Err(Unavailable::NoKey);
         }
-        if !self.spool.has_room() {
-            return Err(self.unavailable(Unavailable::Full));
+        let reserved = self.place(opening.clone()).await;
+        match &reserved {
+            Ok(_) => self.health.works(Part::Spool),
+            Err(error) => {
+                self.metrics.recorder_failed(RecorderPart::spool);
+                self.health.failed(Part::Spool, &chain(error));
+            }
         }
-        let spool = self.spool.clone();
-        let (namespace, session) = (namespace.to_owned(), session.to_owned());
-        self.blocking(move || Ok(spool.reserve(&namespace, &session, recording)?))
-            .await
-            .map_err(|error| self.unavailable(error.into()))
+        Ok(Prepared {
+            place: reserved?,
+            opening,
+            begun,
+        })
     }
 
-    /// Begins a recording. When this returns it is on the disk that there is one; times count from `begun`.
+    async fn place(&self, opening: Opening) -> Result<Place, Unavailable> {
+        if !self.spool.has_room() {
+            return Err(Unavailable::Full);
+        }
+        let (spool, down) = (self.spool.clone(), !self.health.is_up(Part::Spool));
+        let work = move || {
+            if down {
+                spool.probe()?;
+            }
+            Ok(spool.reserve(&opening)?)
+        };
+        Ok(self.blocking(work).await?)
+    }
+
+    /// Begins a recording, the pod's side being open.
     ///
     /// # Errors
     /// Why there can be no recording.
     pub async fn begin(
         self: &Arc<Self>,
-        place: Place,
-        opening: Opening,
-        begun: Instant,
-        required: bool,
+        prepared: Prepared,
+        subprotocols: Subprotocols,
     ) -> Result<(Recording, Tap), Unavailable> {
+        let Prepared {
+            place,
+            opening,
+            begun,
+        } = prepared;
+        let required = opening.settings.level == Level::Required;
         let writer = self
-            .blocking(move || Writer::begin(place, opening))
+            .blocking(move || Writer::begin(place, opening, subprotocols))
             .await
-            .map_err(|error| self.unavailable(error.into()))?;
+            .inspect_err(|_| self.metrics.recorder_failed(RecorderPart::spool))?;
         let dir = writer.place().dir().to_owned();
         let listed = self.lives.list(writer.opening().clone(), dir);
         let (tap, tape) = tap::tap(begun, required);
@@ -274,11 +327,20 @@ impl Recorder {
         let done = tokio::task::spawn_blocking(work).await;
         done.unwrap_or(Err(writer::Error::Panicked))
     }
+}
 
-    fn unavailable(&self, why: Unavailable) -> Unavailable {
-        self.metrics.recorder_failed(RecorderPart::spool);
-        why
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let words = next.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = next.source();
     }
+    text
 }
 
 #[cfg(test)]

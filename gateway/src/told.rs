@@ -1,11 +1,11 @@
-//! What the audit log is told of consoles, refusals and looks.
+//! What the audit log is told of consoles, refusals, recordings and looks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_audit::event::{self, Direction, Event, Facts, Pod, Type, Upstream};
-use drawbridge_audit::recording::{Carried, Stream as Channel, is_tar};
+use drawbridge_audit::recording::{Carried, Manifest, Opening, Stream as Channel, Verdict, is_tar};
 use drawbridge_crds::v1alpha1::{Recorded, ResolvedTarget};
 use drawbridge_protocol::transcode::Outcome;
 use http::HeaderMap;
@@ -264,18 +264,74 @@ pub(crate) fn recording(sealed: Recorded) -> event::Recording {
     }
 }
 
-/// What happened on a connection could not be sealed.
-pub(crate) fn unsealed(facts: Facts) -> Event {
-    Event::now(
-        Type::RecorderFailed,
-        Facts {
-            outcome: Some(event::Outcome::Failure),
-            message: Some(
-                "the recording could not be sealed; what there is of it is sealed as Interrupted later".to_owned(),
-            ),
-            ..facts
-        },
-    )
+/// A connection that should be recorded is not, or not any more; `reason`: one word.
+pub(crate) fn unrecorded(opening: &Opening, reason: &'static str, message: &str) -> Event {
+    let facts = Facts {
+        pod: Some(Pod {
+            namespace: opening.session.namespace.clone(),
+            name: opening.pod.name.clone(),
+            uid: Some(opening.pod.uid.clone()),
+            container: Some(opening.pod.container.clone()),
+            node: Some(opening.pod.node.clone()),
+        }),
+        argv: opening.argv.clone(),
+        tty: Some(opening.tty),
+        mode: Some(format!("{:?}", opening.mode)),
+        outcome: Some(event::Outcome::Failure),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..recorded(opening)
+    };
+    Event::now(Type::RecorderFailed, facts)
+}
+
+/// No connection can be recorded, or no recording stored; or again.
+pub(crate) fn recorder(
+    kind: Type,
+    reason: &'static str,
+    message: Option<&str>,
+    lasted: Option<Duration>,
+) -> Event {
+    let facts = Facts {
+        reason: Some(reason.to_owned()),
+        message: message.map(str::to_owned),
+        duration_seconds: lasted.map(|lasted| lasted.as_secs_f64()),
+        ..Facts::default()
+    };
+    Event::now(kind, facts)
+}
+
+/// A recording is about to be deleted. Whichever gateway does it, it is one event.
+pub(crate) fn removed(opening: &Opening, sealed: Option<&Manifest>, reason: &'static str) -> Event {
+    let verdict = sealed.map(|manifest| match manifest.verdict {
+        Verdict::Complete => "Complete".to_owned(),
+        Verdict::Interrupted { .. } => "Interrupted".to_owned(),
+    });
+    let id = opening.recording.to_string();
+    let facts = Facts {
+        reason: Some(reason.to_owned()),
+        recording: Some(event::Recording {
+            id: id.clone(),
+            verdict,
+            chain_head: sealed.map(|manifest| manifest.chain_head.to_string()),
+        }),
+        ..recorded(opening)
+    };
+    Event::now(Type::Removed, facts).named(&["Removed", &id])
+}
+
+/// What a recording says of whose it is.
+fn recorded(opening: &Opening) -> Facts {
+    Facts {
+        session: Some(event::Session {
+            namespace: opening.session.namespace.clone(),
+            name: opening.session.name.clone(),
+            uid: opening.session.uid.clone(),
+        }),
+        user: Some(opening.user.clone()),
+        connection: Some(opening.recording.to_string()),
+        ..Facts::default()
+    }
 }
 
 fn who(facts: &mut Facts, session: &Session) {

@@ -38,6 +38,9 @@ pub struct Manifest {
     /// The streams that are told by length, hash and beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<Transfer>,
+    /// Whether there may be others: the recorder ended before the streams did, whose hashes it took with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transfers_unknown: bool,
     /// What the recorder missed: one for each stream that misses something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,

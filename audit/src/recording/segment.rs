@@ -228,6 +228,8 @@ impl SegmentWriter {
             sealed_by,
         } = seal;
         Manifest {
+            // A terminal has none.
+            transfers_unknown: verdict != Verdict::Complete && !self.opening.tty,
             version: VERSION,
             ended_at: self
                 .opening

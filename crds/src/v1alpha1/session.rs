@@ -309,7 +309,7 @@ pub struct Recorded {
     /// The recording's ID, which is the connection's: a UUID.
     #[schemars(length(max = 36))]
     pub id: String,
-    /// URL of the directory that holds it.
+    /// URL of the directory that holds it; empty if there is none.
     #[schemars(length(max = 2048))]
     pub location: String,
     /// Whether it holds everything.
@@ -338,6 +338,8 @@ pub enum RecordingVerdict {
     Complete,
     /// It breaks off, or lacks something; `reason` says why.
     Interrupted,
+    /// There is none: the connection went on without, as `BestEffort` allows; `reason` says why.
+    Missing,
 }
 
 /// As the derived schema, but with a format every API server knows.

@@ -1,6 +1,7 @@
 //! Whole requests, over an in-memory connection, against a scripted exec server and API server.
 
 mod audit;
+mod recording;
 mod refusals;
 
 use std::sync::Mutex;
@@ -115,7 +116,8 @@ impl World {
             namespace.clone(),
             Arc::clone(&metrics),
         );
-        let (recorder, kept) = crate::record::tests::recorder(Arc::clone(&metrics));
+        let (recorder, kept) =
+            crate::record::tests::recorder(Arc::clone(&metrics), log.clone(), 1 << 30);
         let (people, _, auditors) = people();
         let gate = Arc::new(Gate {
             auth: Arc::new(auth),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use drawbridge_audit::log::Log;
 use drawbridge_audit::recording::Recipients;
 use drawbridge_audit::store::Store;
 use drawbridge_crds::names;
@@ -60,7 +61,12 @@ impl RecordingFlags {
     ///
     /// # Errors
     /// A spool or store that cannot be used, a recipient that is none.
-    pub fn recorder(self, client: &Client, metrics: Arc<Metrics>) -> anyhow::Result<Recorder> {
+    pub fn recorder(
+        self,
+        client: &Client,
+        metrics: Arc<Metrics>,
+        log: Log,
+    ) -> anyhow::Result<Recorder> {
         let Self {
             spool,
             spool_max,
@@ -95,8 +101,9 @@ impl RecordingFlags {
         };
         let key = keys::follow(client.clone(), &system_namespace);
         let ledger = Arc::new(ApiServer(client.clone()));
-        metrics.store_up.set(1); // until it proves otherwise
-        Ok(Recorder::new(opened, store, key, ledger, rules, metrics))
+        Ok(Recorder::new(
+            opened, store, key, ledger, rules, metrics, log,
+        ))
     }
 }
 

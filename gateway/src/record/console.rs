@@ -8,12 +8,9 @@ use drawbridge_crds::v1alpha1::{RecordingLevel, ResolvedTarget};
 use drawbridge_protocol::subprotocol::Subprotocol;
 use drawbridge_protocol::transcode::{Outcome, Streams};
 use jiff::Timestamp;
-use tokio::time::Instant;
-use tracing::warn;
 use uuid::Uuid;
 
-use super::spool::Place;
-use super::{Recorder, Recording, Tap, Unavailable};
+use super::{Prepared, Recorder, Recording, Tap, Unavailable};
 use crate::bridge::{Closed, Ended, Stop};
 use crate::refusal::{Kind, Refusal};
 use crate::session::Session;
@@ -33,70 +30,64 @@ pub struct Facts<'a> {
     pub argv: &'a [String],
     /// The streams asked for.
     pub streams: Streams,
-    /// What is spoken with the client.
-    pub client: Subprotocol,
-    /// What is spoken with the pod's side.
-    pub upstream: Subprotocol,
     /// When it begins.
     pub now: Timestamp,
 }
 
 impl Recorder {
-    /// Room for the recording of a connection of `session`; `None` if it is not to be recorded, or need not be and
+    /// Room for the recording of a connection, its facts in it; `None` if it is not to be recorded, or need not be and
     /// cannot.
     ///
     /// # Errors
     /// It must be recorded, and cannot.
-    pub async fn prepare(
-        &self,
-        session: &Session,
-        connection: Uuid,
-    ) -> Result<Option<Place>, Refusal> {
-        if session.recording.level == RecordingLevel::Off {
+    pub async fn prepare(self: &Arc<Self>, facts: Facts<'_>) -> Result<Option<Prepared>, Refusal> {
+        if facts.session.recording.level == RecordingLevel::Off {
             return Ok(None);
         }
-        let place = self
-            .reserve(&session.namespace, &session.uid, connection)
-            .await;
-        self.or_without(session, place)
+        let opening = opening(facts, self);
+        let prepared = self.reserve(opening.clone()).await;
+        self.or_without(opening, prepared)
     }
 
-    /// Begins the recording of a connection.
+    /// Begins the recording of a connection, now that it is known what is spoken with the client and with the pod's side.
     ///
     /// # Errors
     /// It must be recorded, and cannot.
     pub async fn start(
         self: &Arc<Self>,
-        place: Option<Place>,
-        facts: Facts<'_>,
+        prepared: Option<Prepared>,
+        client: Subprotocol,
+        upstream: Subprotocol,
     ) -> Result<Option<(Recording, Tap)>, Refusal> {
-        let Some(place) = place else { return Ok(None) };
-        let required = facts.session.recording.level == RecordingLevel::Required;
-        let opening = opening(facts, self);
-        let begun = self.begin(place, opening, Instant::now(), required).await;
-        self.or_without(facts.session, begun)
+        let Some(prepared) = prepared else {
+            return Ok(None);
+        };
+        let opening = prepared.opening.clone();
+        let subprotocols = Subprotocols {
+            client: client.name().to_owned(),
+            upstream: upstream.name().to_owned(),
+        };
+        let begun = self.begin(prepared, subprotocols).await;
+        self.or_without(opening, begun)
     }
 
     fn or_without<T>(
-        &self,
-        session: &Session,
+        self: &Arc<Self>,
+        opening: Opening,
         found: Result<T, Unavailable>,
     ) -> Result<Option<T>, Refusal> {
         match found {
             Ok(found) => Ok(Some(found)),
-            Err(why) if session.recording.level == RecordingLevel::Required => {
-                let refusal = Refusal::new(
-                    Kind::Unavailable,
-                    "this session must be recorded, and recordings cannot be made at the moment",
+            Err(why) if opening.settings.level == Level::Required => {
+                let told = format!(
+                    "this session must be recorded, and recordings cannot be made at the moment: {}",
+                    why.public()
                 );
+                let refusal = Refusal::new(Kind::Unavailable, told);
                 Err(refusal.retry_after(5).because(why))
             }
             Err(why) => {
-                self.metrics.unrecorded.inc();
-                warn!(
-                    error = &why as &dyn std::error::Error,
-                    "going on without a recording"
-                );
+                self.go_without(opening, &why);
                 Ok(None)
             }
         }
@@ -111,8 +102,6 @@ fn opening(facts: Facts<'_>, recorder: &Recorder) -> Opening {
         attach,
         argv,
         streams,
-        client,
-        upstream,
         now,
     } = facts;
     let terms = session.recording;
@@ -135,10 +124,7 @@ fn opening(facts: Facts<'_>, recorder: &Recorder) -> Opening {
         argv: argv.to_vec(),
         tty: streams.tty,
         stdin: streams.stdin,
-        subprotocols: Subprotocols {
-            client: client.name().to_owned(),
-            upstream: upstream.name().to_owned(),
-        },
+        subprotocols: Subprotocols::default(), // not agreed on yet
         started_at: now,
         settings: Settings {
             level: match terms.level {

@@ -24,8 +24,18 @@ pub trait Ledger: Send + Sync + 'static {
         entry: &'a Recorded,
     ) -> BoxFuture<'a, Result<(), kube::Error>>;
 
-    /// Whether a session is labelled to keep its recordings; not if it is gone.
-    fn holds<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<bool, kube::Error>>;
+    /// What a session says of its recordings now.
+    fn standing<'a>(&'a self, session: &'a Session)
+    -> BoxFuture<'a, Result<Standing, kube::Error>>;
+}
+
+/// What a session says of its recordings; nothing, if it is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It is labelled to have them kept.
+    pub held: bool,
+    /// It has not ended: there may be more to come.
+    pub open: bool,
 }
 
 /// The API server.
@@ -89,10 +99,16 @@ impl Ledger for ApiServer {
         })
     }
 
-    fn holds<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<bool, kube::Error>> {
+    fn standing<'a>(
+        &'a self,
+        session: &'a Session,
+    ) -> BoxFuture<'a, Result<Standing, kube::Error>> {
         Box::pin(async move {
             let found = self.find(session).await?;
-            Ok(found.is_some_and(|found| names::legal_hold(&found)))
+            Ok(found.map_or_else(Standing::default, |found| Standing {
+                held: names::legal_hold(&found),
+                open: found.status.is_none_or(|status| status.ended_at.is_none()),
+            }))
         })
     }
 }

@@ -3,19 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use drawbridge_audit::recording::{MANIFEST, Manifest};
-use drawbridge_audit::store::{Object, Store};
+use drawbridge_audit::log::{Log, Unwritten};
+use drawbridge_audit::recording::{Chunk, MANIFEST, Manifest, Opening, segment_name};
+use drawbridge_audit::store::{self, Object, Store};
 use futures_util::TryStreamExt as _;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
+use super::spool::Spool;
+use crate::clock::Clock;
+use crate::told;
 
 /// How often the store is looked through.
 pub(super) const EVERY: Duration = Duration::from_hours(1);
 /// Longest manifest read, in bytes; the format's own bound.
 const MAX_MANIFEST: u64 = 16 << 20;
+/// Longest segment read, in bytes. They are closed at 1 MiB, and the last message may be of 4.
+const MAX_SEGMENT: u64 = 16 << 20;
+/// A recording without a manifest is kept this much longer: its gateway may be about to seal it.
+const UNSEALED: SignedDuration = SignedDuration::from_hours(24);
+/// A wall clock this far ahead of the one that nobody sets is told.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// What may be deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +43,54 @@ impl Retention {
     pub fn is_some(self) -> bool {
         self != Self::default()
     }
+}
+
+/// The wall clock, but never further ahead than the time since the start says: who sets it ahead by a month must not
+/// have everything deleted.
+#[derive(Debug)]
+pub(super) struct Steady {
+    wall: Clock,
+    began: Timestamp,
+    since: Instant,
+}
+
+impl Steady {
+    pub(super) fn new(wall: Clock) -> Self {
+        Self {
+            began: wall.now(),
+            since: Instant::now(),
+            wall,
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        let wall = self.wall.now();
+        let steady = self.began.checked_add(self.since.elapsed()).unwrap_or(wall);
+        if wall.duration_since(steady) > AHEAD {
+            warn!(%wall, %steady, "the clock was set ahead; nothing is deleted for its age on that account until the next start");
+        }
+        wall.min(steady)
+    }
+}
+
+/// What a sweep works with.
+#[derive(Clone, Copy)]
+pub(super) struct Sweep<'a> {
+    pub(super) store: &'a Store,
+    pub(super) ledger: &'a dyn Ledger,
+    pub(super) spool: &'a Spool,
+    pub(super) log: &'a Log,
+    pub(super) retention: Retention,
+    pub(super) now: Timestamp,
+}
+
+/// Why nothing more was deleted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("failed to look through the store, or to delete from it")]
+    Store(#[from] store::Error),
+    #[error("a deletion cannot be put on record")]
+    Unlogged(#[from] Unwritten),
 }
 
 /// One recording in the store.
@@ -69,8 +128,12 @@ fn began(id: &str) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
-/// The directories that may go, oldest first.
-fn due(found: &BTreeMap<String, Stored>, retention: Retention, now: Timestamp) -> Vec<&str> {
+/// The directories that may go, oldest first, and why.
+fn due(
+    found: &BTreeMap<String, Stored>,
+    retention: Retention,
+    now: Timestamp,
+) -> Vec<(&str, &'static str)> {
     let mut all: Vec<_> = found.iter().collect();
     all.sort_by_key(|(_, stored)| stored.began);
     let mut total: u64 = all.iter().map(|(_, stored)| stored.bytes).sum();
@@ -79,64 +142,97 @@ fn due(found: &BTreeMap<String, Stored>, retention: Retention, now: Timestamp) -
         .and_then(|age| SignedDuration::try_from(age).ok());
     let mut due = Vec::new();
     for (dir, stored) in all {
-        let old = age.is_some_and(|age| now.duration_since(stored.began) > age);
+        let old = age.is_some_and(|age| {
+            let more = if stored.sealed {
+                SignedDuration::ZERO
+            } else {
+                UNSEALED
+            };
+            now.duration_since(stored.began) > age.saturating_add(more)
+        });
         // One without a manifest may still be going on.
         let over = stored.sealed && retention.bytes.is_some_and(|most| total > most);
         if old || over {
             total = total.saturating_sub(stored.bytes);
-            due.push(dir.as_str());
+            due.push((dir.as_str(), if old { "age" } else { "size" }));
         }
     }
     due
 }
 
-/// Deletes what is due and not held; how many recordings that were.
-pub(super) async fn sweep(
-    store: &Store,
-    ledger: &dyn Ledger,
-    retention: Retention,
-    now: Timestamp,
-) -> Result<usize, drawbridge_audit::store::Error> {
+/// Deletes what is due, over and not held; how many recordings that were.
+pub(super) async fn sweep(sweep: Sweep<'_>) -> Result<usize, Error> {
+    let store = sweep.store;
     let found = recordings(store.list("recordings").try_collect().await?);
     let mut deleted = 0;
-    for dir in due(&found, retention, now) {
-        match held(store, ledger, dir, found[dir].sealed).await {
-            Ok(true) => continue,
-            Ok(false) => {}
+    for (dir, why) in due(&found, sweep.retention, sweep.now) {
+        let stored = &found[dir];
+        match removable(sweep, dir, stored).await {
+            Ok(None) => continue,
+            Ok(Some(Known::Nobody)) => {}
+            Ok(Some(Known::Whose(opening, manifest))) => {
+                let event = told::removed(&opening, manifest.as_deref(), why);
+                sweep.log.record(event).await?;
+            }
             Err(error) => {
                 warn!(dir, error, "kept: cannot tell whether it is held");
                 continue;
             }
         }
         // The manifest first: what is left of a recording must not look like a whole one that was tampered with.
-        let (manifests, others): (Vec<_>, Vec<_>) = found[dir]
+        let (manifests, others): (Vec<_>, Vec<_>) = stored
             .files
             .iter()
             .partition(|file| file.ends_with(MANIFEST));
         for file in manifests.into_iter().chain(others) {
             store.delete(file).await?;
         }
-        info!(dir, "deleted a recording: its time is over");
+        info!(dir, why, "deleted a recording");
         deleted += 1;
     }
     Ok(deleted)
 }
 
-/// Whether a recording is to be kept: its session was labelled so when it began, or is now.
-async fn held(store: &Store, ledger: &dyn Ledger, dir: &str, sealed: bool) -> Result<bool, String> {
-    if !sealed {
-        return Ok(false); // nobody knows whose it was
+/// What is known of a recording.
+enum Known {
+    /// Its facts, and its manifest if it has one.
+    Whose(Box<Opening>, Option<Box<Manifest>>),
+    /// What was left of it when it was deleted.
+    Nobody,
+}
+
+/// What is known of a recording, if it may be deleted: its session was not labelled to be kept when it began, nor is now;
+/// and it is sealed, or its session is over. What is in the spool is not delivered yet.
+async fn removable(sweep: Sweep<'_>, dir: &str, stored: &Stored) -> Result<Option<Known>, String> {
+    if sweep.spool.holds(dir) {
+        return Ok(None);
     }
-    let manifest = store.get(&format!("{dir}/{MANIFEST}"), MAX_MANIFEST).await;
-    let manifest = manifest.map_err(|error| error.to_string())?;
-    let opening = Manifest::read(&manifest)
-        .map_err(|error| error.to_string())?
-        .opening;
+    let (opening, manifest) = if stored.sealed {
+        let key = format!("{dir}/{MANIFEST}");
+        let manifest = sweep.store.get(&key, MAX_MANIFEST).await;
+        let manifest = manifest.map_err(|error| error.to_string())?;
+        let manifest = Manifest::read(&manifest).map_err(|error| error.to_string())?;
+        (manifest.opening.clone(), Some(Box::new(manifest)))
+    } else {
+        let first = format!("{dir}/{}", segment_name(0));
+        let segment = match sweep.store.get(&first, MAX_SEGMENT).await {
+            Ok(segment) => segment,
+            Err(error) if error.is_not_found() => return Ok(Some(Known::Nobody)),
+            Err(error) => return Err(error.to_string()),
+        };
+        let opening = Chunk::read(&mut &segment[..]).ok().flatten();
+        let facts = opening.and_then(|chunk| chunk.header.opening);
+        let facts = facts.ok_or("its first segment tells no facts")?;
+        let opening = serde_json::from_str(facts.get()).map_err(|error| error.to_string())?;
+        (opening, None)
+    };
     if opening.legal_hold {
-        return Ok(true);
+        return Ok(None);
     }
-    let holds = ledger.holds(&opening.session).await;
-    holds.map_err(|error| error.to_string())
+    let standing = sweep.ledger.standing(&opening.session).await;
+    let standing = standing.map_err(|error| error.to_string())?;
+    let kept = standing.held || (standing.open && !stored.sealed);
+    Ok((!kept).then(|| Known::Whose(Box::new(opening), manifest)))
 }
 
 #[cfg(test)]
@@ -182,11 +278,12 @@ mod tests {
             };
             let due = due(&found, retention, now);
             due.iter()
-                .map(|dir| ids.iter().position(|id| dir.ends_with(id)).expect("known"))
+                .map(|(dir, _)| ids.iter().position(|id| dir.ends_with(id)).expect("known"))
                 .collect::<Vec<_>>()
         };
         assert_eq!(due(None, None), [0; 0]);
-        assert_eq!(due(Some(2), None), [0, 1]);
+        assert_eq!(due(Some(3), None), [0], "the second may be sealed yet");
+        assert_eq!(due(Some(1), None), [0, 1, 2]);
         assert_eq!(due(None, Some(430)), [0; 0]);
         assert_eq!(due(None, Some(320)), [0]);
         assert_eq!(due(None, Some(0)), [0, 2, 3], "the second has no manifest");

@@ -3,24 +3,26 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drawbridge_audit::recording::{End, MANIFEST, Manifest, Opening, Verdict};
+use drawbridge_audit::keys::SigningKey;
+use drawbridge_audit::recording::{End, Level, MANIFEST, Manifest, Opening, Verdict};
+use drawbridge_audit::subject::Session;
 use drawbridge_crds::v1alpha1::{Recorded, RecordingVerdict};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
+use super::health::Part;
 use super::live::{Listed, Live};
 use super::spool::{Left, Place};
 use super::tap::Tape;
-use super::writer::{self, Sealed, Writer, Written, salvage};
-use super::{Finished, Recorder, retain};
+use super::writer::{self, Sealed, Unsealed, Writer, Written};
+use super::{Finished, Recorder, Unavailable, chain, retain, word};
 use crate::metrics::RecorderPart;
+use crate::told;
 
 /// How often a writer takes what was heard.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -32,6 +34,10 @@ pub(super) const LOOK: Duration = Duration::from_mins(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest wait for the store to take one file, its own tries included: past that it counts as down.
+const PUT: Duration = Duration::from_mins(1);
+/// How long a session is tried to be told of a recording that there is none of.
+const ENTER: Duration = Duration::from_mins(5);
 /// Longest wait for the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Closed segments that wait for the store; further ones go with the manifest.
@@ -59,37 +65,33 @@ impl Run {
         );
         let deliver = Arc::clone(&recorder).deliver(key, dir, waiting, delivery);
         recorder.deliveries.spawn(deliver.in_current_span());
-        let result = self.write(writer, &closed).await;
+        let written = self.write(writer, &closed).await;
+        drop(closed);
         recorder.metrics.recordings_open.dec();
-        match result {
-            Ok(Sealed {
-                place,
-                manifest,
-                carried,
-            }) => {
-                recorder.count(&manifest);
+        let done = match written {
+            Ok(done) => {
                 let finished = Finished {
-                    recorded: recorder.entry(place.key(), &manifest),
-                    carried,
+                    recorded: recorder.entry(done.place.key(), &done.manifest),
+                    carried: done.carried,
                 };
                 let _ = tell.send(finished); // a task that is gone needs no answer
-                let _ = sealed.send((place, manifest)); // as above
+                Some((done.place, done.manifest))
             }
-            Err(error) => {
-                recorder.metrics.recorder_failed(RecorderPart::seal);
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "a recording could not be sealed; to be tried again"
-                );
-            }
+            Err(Some(unsealed)) => recorder.rescue(unsealed, Some(tell)).await,
+            Err(None) => None,
+        };
+        if let Some((place, manifest)) = done {
+            recorder.count(&manifest);
+            let _ = sealed.send((place, manifest)); // as above
         }
     }
 
+    /// Writes and seals. What could not be sealed is left; nothing, if it is the next look at the spool that finds it.
     async fn write(
         self,
         mut writer: Writer,
         closed: &mpsc::Sender<String>,
-    ) -> Result<Sealed, writer::Error> {
+    ) -> Result<Sealed, Option<Unsealed>> {
         let Self {
             recorder,
             tape,
@@ -97,24 +99,31 @@ impl Run {
             begun,
             listed,
         } = self;
+        let live = &listed.live;
         loop {
-            wait(&tape, &writer, &listed.live).await;
+            wait(&tape, &writer, live).await;
             let batch = tape.take();
             let ended = batch.ended;
             let at = begun.elapsed();
-            let (back, result) = recorder
-                .blocking(move || {
-                    let result = writer.write(&batch);
-                    Ok((writer, result))
-                })
-                .await?;
+            let work = move || {
+                let result = writer.write(&batch);
+                Ok((writer, result))
+            };
+            let (back, result) = match recorder.blocking(work).await {
+                Ok(done) => done,
+                Err(error) => {
+                    tape.lose();
+                    recorder.broke(&live.opening, "disk", &error);
+                    return Err(recorder.reopen(live, &error));
+                }
+            };
             writer = back;
             match result {
                 Ok(Written {
                     pieces,
                     closed: names,
                 }) => {
-                    listed.live.tell(pieces);
+                    live.tell(pieces);
                     for name in names {
                         let _ = closed.try_send(name); // goes with the manifest
                     }
@@ -122,12 +131,13 @@ impl Run {
                 Err(error) => {
                     // A bridge that must be recorded ends now; what was written so far is kept.
                     tape.lose();
-                    return recorder.give_up(writer, error).await;
+                    recorder.broke(&live.opening, word(&error), &error);
+                    return Err(Some(writer.abandon(&error, None)));
                 }
             }
             if ended {
                 let end = ending.await.ok();
-                return recorder.seal(writer, at, end, &listed.live).await;
+                return recorder.seal(writer, at, end, live).await;
             }
         }
     }
@@ -163,58 +173,152 @@ impl Recorder {
         at: Duration,
         end: Option<End>,
         live: &Live,
-    ) -> Result<Sealed, writer::Error> {
-        let (key, instance) = (self.signer()?, self.rules.instance.clone());
-        // Kept, in case that the disk does not take the rest.
-        let opening = writer.opening().clone();
-        let (place, dir) = (
-            writer.place().key().to_owned(),
-            writer.place().dir().to_owned(),
-        );
-        let sealed = self
-            .blocking(move || writer.seal(at, end, &key, &instance))
-            .await;
-        match sealed {
-            Ok((sealed, pieces)) => {
+    ) -> Result<Sealed, Option<Unsealed>> {
+        let Some(key) = self.signer() else {
+            let error = no_key();
+            self.broke(&live.opening, "key", &error);
+            return Err(Some(writer.abandon(&error, end)));
+        };
+        let instance = self.rules.instance.clone();
+        let work = move || Ok(writer.seal(at, end, &key, &instance));
+        match self.blocking(work).await {
+            Ok(Ok((sealed, pieces))) => {
                 live.tell(pieces);
                 Ok(sealed)
             }
+            Ok(Err(failed)) => {
+                let (unsealed, error) = *failed;
+                self.broke(&live.opening, word(&error), &error);
+                Err(Some(unsealed))
+            }
             Err(error) => {
-                warn!(
-                    recording = %opening.recording,
-                    place,
-                    dir = %dir.display(),
-                    error = &error as &dyn std::error::Error,
-                    "the end of a recording could not be written"
-                );
-                Err(error)
+                self.broke(&live.opening, "disk", &error);
+                Err(self.reopen(live, &error))
             }
         }
     }
 
-    /// Seals what a failed writer has written.
-    async fn give_up(&self, writer: Writer, why: writer::Error) -> Result<Sealed, writer::Error> {
+    /// Says that a recording broke off.
+    fn broke(&self, opening: &Opening, word: &'static str, error: &writer::Error) {
+        let why = chain(error);
+        error!(recording = %opening.recording, error = why, "recording failed");
         self.metrics.recorder_failed(RecorderPart::spool);
-        let reason = format!("the recorder failed: {}", chain(&why));
-        error!(error = &why as &dyn std::error::Error, "recording failed");
-        let (place, opening) = writer.abandon();
-        self.rescue(place, opening, reason).await
+        if let writer::Error::Spool(_) = error {
+            self.health.failed(Part::Spool, &why);
+        }
+        if opening.settings.level == Level::BestEffort {
+            self.metrics.unrecorded.inc();
+        }
+        let log = self.health.log();
+        log.emit(told::unrecorded(opening, word, &why));
     }
 
+    /// What a writer has left that took everything else with it.
+    fn reopen(&self, live: &Live, why: &writer::Error) -> Option<Unsealed> {
+        let place = self.spool.claim(&live.dir).ok().flatten()?;
+        let reason = format!("the recorder failed: {why}");
+        let opening = Box::new(live.opening.clone());
+        Some(Unsealed::Broken(place, opening, reason, None))
+    }
+
+    /// Seals what is left, however long that takes, and tells it if it works at once. `None`: the process ends first, and
+    /// the next one finds it.
     async fn rescue(
         &self,
-        place: Place,
-        opening: Opening,
-        reason: String,
-    ) -> Result<Sealed, writer::Error> {
-        let (key, instance) = (self.signer()?, self.rules.instance.clone());
-        self.blocking(move || salvage(place, &opening, reason, None, &key, &instance))
-            .await
+        mut unsealed: Unsealed,
+        mut tell: Option<oneshot::Sender<Finished>>,
+    ) -> Option<(Place, Manifest)> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut key = self.key.clone();
+            let known = key.wait_for(Option::is_some);
+            let known = self.stop.run_until_cancelled(known).await?;
+            let key = known.ok()?.clone()?;
+            let instance = self.rules.instance.clone();
+            let work = move || {
+                let sealed = unsealed.seal(&key, &instance);
+                Ok((unsealed, sealed))
+            };
+            let (back, sealed) = match self.blocking(work).await {
+                Ok(done) => done,
+                Err(error) => {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "a recording could not be sealed"
+                    );
+                    return None;
+                }
+            };
+            match sealed {
+                Ok(manifest) => {
+                    let place = back.into_place();
+                    if let Some(tell) = tell {
+                        let finished = Finished {
+                            recorded: self.entry(place.key(), &manifest),
+                            carried: Vec::new(),
+                        };
+                        let _ = tell.send(finished); // a task that is gone needs no answer
+                    }
+                    return Some((place, manifest));
+                }
+                Err(error) => {
+                    tell = None; // nobody waits longer
+                    unsealed = back;
+                    self.metrics.recorder_failed(RecorderPart::seal);
+                    let why = &error as &dyn std::error::Error;
+                    error!(
+                        error = why,
+                        ?pause,
+                        "a recording cannot be sealed; to be tried again"
+                    );
+                }
+            }
+            self.stop.run_until_cancelled(sleep(pause)).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
-    fn signer(&self) -> Result<Arc<drawbridge_audit::keys::SigningKey>, writer::Error> {
-        let none = || std::io::Error::other("there is no key to sign recordings with");
-        Ok(self.key.borrow().clone().ok_or_else(none)?)
+    fn signer(&self) -> Option<Arc<SigningKey>> {
+        self.key.borrow().clone()
+    }
+
+    /// Lets a connection go on that cannot be recorded: on record, in a metric and in its session's status.
+    pub(super) fn go_without(self: &Arc<Self>, opening: Opening, why: &Unavailable) {
+        let words = chain(why);
+        warn!(recording = %opening.recording, error = words, "going on without a recording");
+        self.metrics.unrecorded.inc();
+        let log = self.health.log();
+        log.emit(told::unrecorded(&opening, why.word(), &words));
+        let recorder = Arc::clone(self);
+        let enter = async move {
+            let entry = Recorded {
+                id: opening.recording.to_string(),
+                location: String::new(),
+                verdict: RecordingVerdict::Missing,
+                reason: Some(bounded(&words)),
+                started_at: Time(opening.started_at),
+                duration_seconds: 0,
+                bytes: 0,
+                chain_head: String::new(),
+            };
+            let entered = recorder.enter(&opening.session, &entry);
+            if timeout(ENTER, entered).await.is_err() {
+                warn!(recording = entry.id, "its session's status does not say so");
+            }
+        };
+        self.deliveries.spawn(enter.in_current_span());
+    }
+
+    /// Tells a session of a recording; `false`: the process ends first.
+    async fn enter(&self, session: &Session, entry: &Recorded) -> bool {
+        self.persist(RecorderPart::status, || async {
+            match timeout(CALL_TIMEOUT, self.ledger.enter(session, entry)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer from the API server".to_owned()),
+            }
+        })
+        .await
     }
 
     /// Takes over what processes that are gone have left.
@@ -234,6 +338,7 @@ impl Recorder {
             Ok(left) => left,
             Err(error) => {
                 self.metrics.recorder_failed(RecorderPart::spool);
+                self.health.failed(Part::Spool, &chain(&error));
                 error!(
                     error = &error as &dyn std::error::Error,
                     "the spool cannot be read"
@@ -241,6 +346,12 @@ impl Recorder {
                 return;
             }
         };
+        if !self.health.is_up(Part::Spool) {
+            let spool = self.spool.clone();
+            if self.blocking(move || Ok(spool.probe()?)).await.is_ok() {
+                self.health.works(Part::Spool); // not only when somebody connects
+            }
+        }
         for left in left {
             let recorder = Arc::clone(self);
             let key = match &left {
@@ -253,36 +364,30 @@ impl Recorder {
     }
 
     async fn take_over(&self, left: Left) {
-        let sealed = match left {
-            Left::Sealed(place) => read_manifest(place.dir())
-                .await
-                .map(|manifest| (place, manifest)),
-            Left::Open(place, opening) => {
-                let mut key = self.key.clone();
-                let known = async { key.wait_for(Option::is_some).await.is_ok() };
-                let known = self.stop.run_until_cancelled(known).await;
-                if known != Some(true) {
+        let (place, manifest) = match left {
+            Left::Sealed(place) => match read_manifest(place.dir()).await {
+                Ok(manifest) => (place, manifest),
+                Err(error) => {
+                    self.metrics.recorder_failed(RecorderPart::seal);
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "a recording in the spool cannot be delivered"
+                    );
                     return;
                 }
+            },
+            Left::Open(place, opening) => {
                 let reason = "the gateway ended before the session did".to_owned();
-                let sealed = self.rescue(place, *opening, reason).await;
-                sealed.map(|sealed| (sealed.place, sealed.manifest))
+                let unsealed = Unsealed::Broken(place, opening, reason, None);
+                let Some(sealed) = self.rescue(unsealed, None).await else {
+                    return;
+                };
+                sealed
             }
         };
-        match sealed {
-            Ok((place, manifest)) => {
-                info!(verdict = ?manifest.verdict, "took up a recording that was left in the spool");
-                self.count(&manifest);
-                self.hand_over(place, &manifest, &HashSet::new()).await;
-            }
-            Err(error) => {
-                self.metrics.recorder_failed(RecorderPart::seal);
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "a recording in the spool cannot be sealed"
-                );
-            }
-        }
+        info!(verdict = ?manifest.verdict, "took up a recording that was left in the spool");
+        self.count(&manifest);
+        self.hand_over(place, &manifest, &HashSet::new()).await;
     }
 
     /// Brings a recording's segments to the store as they close, and the manifest when it is sealed.
@@ -318,18 +423,7 @@ impl Recorder {
             }
         }
         let entry = self.entry(place.key(), manifest);
-        let session = &manifest.opening.session;
-        let told = self
-            .persist(RecorderPart::status, || async {
-                let entered = timeout(CALL_TIMEOUT, self.ledger.enter(session, &entry)).await;
-                match entered {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_) => Err("no answer from the API server".to_owned()),
-                }
-            })
-            .await;
-        if !told {
+        if !self.enter(&manifest.opening.session, &entry).await {
             return;
         }
         let removed = self.blocking(move || Ok(place.delivered()?)).await;
@@ -345,14 +439,24 @@ impl Recorder {
     /// Brings one file to the store, however long that takes; `false`: the process ends first.
     async fn put_file(&self, key: &str, dir: &Path, name: &str) -> bool {
         let put = || async {
-            let _turn = self.puts.acquire().await; // never closed
+            let turn = Arc::clone(&self.puts).acquire_owned().await; // never closed
             let bytes = tokio::fs::read(dir.join(name)).await;
             let bytes = bytes.map_err(|error| error.to_string())?;
-            let key = format!("{key}/{name}");
-            let put = self.store.put(&key, Bytes::from(bytes)).await;
-            let put = put.map_err(|error| chain(&error));
-            self.store_up.store(put.is_ok(), Ordering::Relaxed);
-            self.metrics.store_up.set(i64::from(put.is_ok()));
+            let (store, key) = (self.store.clone(), format!("{key}/{name}"));
+            // In a task: what hangs in a file system cannot be interrupted, and keeps its turn, so that no more can hang.
+            let put = tokio::spawn(async move {
+                let put = store.put(&key, Bytes::from(bytes)).await;
+                drop(turn);
+                put.map_err(|error| chain(&error))
+            });
+            let put = match timeout(PUT, put).await {
+                Ok(put) => put.unwrap_or_else(|panic| Err(panic.to_string())),
+                Err(_) => Err("the store does not answer".to_owned()),
+            };
+            match &put {
+                Ok(()) => self.health.works(Part::Store),
+                Err(why) => self.health.failed(Part::Store, why),
+            }
             put
         };
         self.persist(RecorderPart::store, put).await
@@ -386,8 +490,7 @@ impl Recorder {
         let (verdict, reason) = match &manifest.verdict {
             Verdict::Complete => (RecordingVerdict::Complete, None),
             Verdict::Interrupted { reason } => {
-                let reason = &reason[..reason.floor_char_boundary(256)];
-                (RecordingVerdict::Interrupted, Some(reason.to_owned()))
+                (RecordingVerdict::Interrupted, Some(bounded(reason)))
             }
         };
         #[expect(
@@ -423,8 +526,15 @@ impl Recorder {
             return;
         }
         loop {
-            let now = Timestamp::now();
-            let swept = retain::sweep(&self.store, &*self.ledger, self.rules.retention, now).await;
+            let swept = retain::sweep(retain::Sweep {
+                store: &self.store,
+                ledger: &*self.ledger,
+                spool: &self.spool,
+                log: self.health.log(),
+                retention: self.rules.retention,
+                now: self.clock.now(),
+            })
+            .await;
             match swept {
                 Ok(0) => {}
                 Ok(deleted) => info!(deleted, "deleted recordings whose time is over"),
@@ -446,16 +556,11 @@ async fn read_manifest(dir: &Path) -> Result<Manifest, writer::Error> {
     Manifest::read(&file).map_err(|error| std::io::Error::other(error).into())
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        let words = next.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = next.source();
-    }
-    text
+/// As much of a reason as a status may hold.
+fn bounded(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(256)].to_owned()
+}
+
+fn no_key() -> writer::Error {
+    std::io::Error::other("there is no key to sign recordings with").into()
 }

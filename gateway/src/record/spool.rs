@@ -3,9 +3,9 @@
 //! ```text
 //!   SPOOL/recordings/NAMESPACE/SESSION UID/RECORDING ID/
 //!     lock           held while a process writes or delivers it: whoever gets it may take over
-//!     opening.json   on the disk before the first byte is bridged
+//!     opening.json   on the disk before a pod is dialled
 //!     00000000.seg   …
-//!     reserve        room for the manifest, should the disk be full by then
+//!     reserve        room for the manifest, which is written into it: the disk may be full by then
 //!     manifest.json  once it is sealed
 //! ```
 //!
@@ -14,12 +14,11 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use drawbridge_audit::recording::{MANIFEST, Opening, segment_name};
-use uuid::Uuid;
 
 const LOCK: &str = "lock";
 const OPENING: &str = "opening.json";
@@ -27,8 +26,16 @@ const RESERVE: &str = "reserve";
 /// What a delivered recording's directory ends in while it is removed.
 const DONE: &str = ".done";
 
-/// Bytes set aside for a manifest: facts, and some tens of segments. A longer one needs a disk that is not full.
-const RESERVED: usize = 16 * 1024;
+/// A file that is written and removed to see whether the disk takes it.
+const PROBE: &str = "probe";
+
+/// Bytes set aside for a manifest, on top of twice its facts (it holds them in base64): [`STEP`] segments, and the rest.
+const RESERVED: u64 = 8 * 1024;
+/// So many segments later as much is set aside again: each is some 200 bytes in base64.
+const STEP: u32 = 16;
+/// Bytes that must fit before it counts as working again: a segment. Otherwise each bit of room would let somebody in,
+/// only to be cut a second later.
+const ROOM: u64 = 1 << 20;
 
 /// A directory without opening that is older than this was left between its making and its lock.
 const ABANDONED: Duration = Duration::from_mins(1);
@@ -39,6 +46,8 @@ pub struct Spool {
     root: PathBuf,
     used: Arc<AtomicU64>,
     most: u64,
+    /// One at a time tries whether the disk works.
+    probing: Arc<Mutex<()>>,
 }
 
 /// The directory of one recording, and the right to use it.
@@ -50,7 +59,7 @@ pub struct Place {
     dir: PathBuf,
     lock: File,
     /// Whether it holds something worth keeping.
-    begun: bool,
+    keep: bool,
 }
 
 /// A recording that another process left.
@@ -73,6 +82,7 @@ impl Spool {
             root: fs::canonicalize(root)?,
             used: Arc::default(),
             most,
+            probing: Arc::default(),
         };
         spool.measure()?;
         Ok(spool)
@@ -104,31 +114,83 @@ impl Spool {
         Ok(())
     }
 
-    /// A new place, for nobody else.
+    /// Whether there is room again for more than a moment, tried out.
     ///
     /// # Errors
-    /// If the disk does not take it.
-    pub fn reserve(&self, namespace: &str, session: &str, recording: Uuid) -> io::Result<Place> {
-        let key = format!("recordings/{namespace}/{session}/{recording}");
+    /// If there is not.
+    pub fn probe(&self) -> io::Result<()> {
+        if self.used().saturating_add(ROOM.min(self.most / 8)) > self.most {
+            return Err(full());
+        }
+        let _alone = self.probing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.root.join(PROBE);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(&vec![0; usize::try_from(ROOM).unwrap_or_default()])?;
+            file.sync_all()
+        });
+        let _ = fs::remove_file(&path); // there is none, or the next one overwrites it
+        written
+    }
+
+    /// A new place, for nobody else, with room for a manifest and these facts in it. It is gone when it is dropped, unless
+    /// it is to be [kept](Place::keep).
+    ///
+    /// # Errors
+    /// If the disk, or the bound, does not take it. Nothing is left then.
+    pub fn reserve(&self, opening: &Opening) -> io::Result<Place> {
+        let session = &opening.session;
+        let key = format!(
+            "recordings/{}/{}/{}",
+            session.namespace, session.uid, opening.recording
+        );
         let dir = self.root.join(&key);
         fs::create_dir_all(&dir)?;
-        let lock = locked(&dir)?.ok_or(ErrorKind::AlreadyExists)?;
+        let lock = match locked(&dir) {
+            Ok(Some(lock)) => lock,
+            failed => {
+                let _ = fs::remove_dir_all(&dir); // or found later, and removed then
+                return Err(failed.err().unwrap_or(ErrorKind::AlreadyExists.into()));
+            }
+        };
         let place = Place {
             spool: self.clone(),
             key,
             dir,
             lock,
-            begun: false,
+            keep: false,
         };
-        let mut reserve = File::create(place.dir.join(RESERVE))?;
-        reserve.write_all(&[0; RESERVED])?;
-        reserve.sync_all()?;
-        place.add(RESERVED as u64)?;
+        let facts = serde_json::to_vec(opening)?;
+        let length = facts.len() as u64;
+        place.set_aside(RESERVED + 2 * length)?;
+        place.add(length)?;
+        place.write_whole(OPENING, &facts)?;
         // The names on the way down are new as well.
         for dir in place.dir.ancestors().take(4) {
             File::open(dir)?.sync_all()?;
         }
         Ok(place)
+    }
+
+    /// The place in this directory, if nobody has it.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub fn claim(&self, dir: &Path) -> io::Result<Option<Place>> {
+        let key = dir.strip_prefix(&self.root).unwrap_or(dir);
+        let key = key.to_string_lossy().into_owned();
+        Ok(locked(dir)?.map(|lock| Place {
+            spool: self.clone(),
+            key,
+            dir: dir.to_owned(),
+            lock,
+            keep: true,
+        }))
+    }
+
+    /// Whether something of this name is here.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
+        self.root.join(key).exists()
     }
 
     /// What processes that are gone have left, each now ours. Removes what was delivered or never begun.
@@ -152,21 +214,11 @@ impl Spool {
             fs::remove_dir_all(dir)?;
             return Ok(None);
         }
-        let key = dir.strip_prefix(&self.root).unwrap_or(dir);
-        let key = key.to_string_lossy().into_owned();
-        let Some(lock) = locked(dir)? else {
+        let Some(mut place) = self.claim(dir)? else {
             return Ok(None); // somebody is at it
-        };
-        let place = |begun| Place {
-            spool: self.clone(),
-            key,
-            dir: dir.to_owned(),
-            lock,
-            begun,
         };
         match fs::read(dir.join(OPENING)) {
             Ok(json) => {
-                let place = place(true);
                 if dir.join(MANIFEST).exists() {
                     return Ok(Some(Left::Sealed(place)));
                 }
@@ -176,9 +228,7 @@ impl Spool {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let made = fs::metadata(dir)?.modified()?;
                 let age = SystemTime::now().duration_since(made);
-                if age.is_ok_and(|age| age > ABANDONED) {
-                    drop(place(false)); // removes it
-                }
+                place.keep = !age.is_ok_and(|age| age > ABANDONED);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -211,14 +261,29 @@ impl Place {
         &self.dir
     }
 
-    /// Puts the facts on the disk. From then on the recording exists, whatever happens.
+    /// From now on it is a recording, and stays until it is [delivered](Place::delivered).
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Puts other facts in place of those that it was [made](Spool::reserve) with.
     ///
     /// # Errors
-    /// If the disk does not take them.
-    pub fn begin(&mut self, opening: &Opening) -> io::Result<()> {
-        self.write_whole(OPENING, &serde_json::to_vec(opening)?)?;
-        self.begun = true;
-        Ok(())
+    /// If the disk does not take them; the first ones stand then.
+    pub fn describe(&self, opening: &Opening) -> io::Result<()> {
+        self.write_whole(OPENING, &serde_json::to_vec(opening)?)
+    }
+
+    /// Sets room aside for the manifest, on top of what there is.
+    fn set_aside(&self, bytes: u64) -> io::Result<()> {
+        self.add(bytes)?;
+        let mut options = File::options();
+        let mut reserve = options
+            .create(true)
+            .append(true)
+            .open(self.dir.join(RESERVE))?;
+        reserve.write_all(&vec![0; usize::try_from(bytes).unwrap_or_default()])?;
+        reserve.sync_all()
     }
 
     /// Counts bytes that are about to be written.
@@ -229,10 +294,7 @@ impl Place {
         let before = self.spool.used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.spool.most {
             sub(&self.spool.used, bytes);
-            return Err(io::Error::new(
-                ErrorKind::StorageFull,
-                "the spool holds as much as it may",
-            ));
+            return Err(full());
         }
         Ok(())
     }
@@ -242,6 +304,9 @@ impl Place {
     /// # Errors
     /// If the disk does not take it.
     pub fn segment(&self, number: u32) -> io::Result<File> {
+        if number > 0 && number.is_multiple_of(STEP) {
+            self.set_aside(RESERVED)?;
+        }
         let file = File::create_new(self.dir.join(segment_name(number)))?;
         File::open(&self.dir)?.sync_all()?;
         Ok(file)
@@ -252,12 +317,21 @@ impl Place {
     /// # Errors
     /// If the disk does not take it.
     pub fn seal(&self, manifest: &[u8]) -> io::Result<()> {
-        match fs::remove_file(self.dir.join(RESERVE)) {
-            Ok(()) => sub(&self.spool.used, RESERVED as u64),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        self.write_whole(MANIFEST, manifest)
+        let (reserve, length) = (self.dir.join(RESERVE), manifest.len() as u64);
+        let mut options = File::options();
+        let mut file = options
+            .create(true)
+            .truncate(false) // its blocks are what was set aside
+            .write(true)
+            .open(&reserve)?;
+        let before = file.metadata()?.len();
+        file.write_all(manifest)?;
+        file.set_len(length)?;
+        file.sync_all()?;
+        fs::rename(reserve, self.dir.join(MANIFEST))?;
+        sub(&self.spool.used, before);
+        self.spool.used.fetch_add(length, Ordering::Relaxed);
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Removes everything: the store has it.
@@ -299,12 +373,19 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // A connection that never came about leaves nothing.
-        if !self.begun && fs::remove_dir_all(&self.dir).is_ok() {
-            sub(&self.spool.used, RESERVED as u64);
-            self.prune();
+        if !self.keep {
+            let bytes = size(&self.dir);
+            if fs::remove_dir_all(&self.dir).is_ok() {
+                sub(&self.spool.used, bytes);
+                self.prune();
+            }
         }
         let _ = self.lock.unlock(); // closing it does so, too
     }
+}
+
+fn full() -> io::Error {
+    io::Error::new(ErrorKind::StorageFull, "the spool holds as much as it may")
 }
 
 fn sub(used: &AtomicU64, bytes: u64) {

@@ -1,5 +1,10 @@
 use std::sync::Mutex;
 
+mod failures;
+mod faulty;
+mod retention;
+
+use drawbridge_audit::event::{Event as AuditEvent, Type};
 use drawbridge_audit::keys::{KeySet, SigningKey};
 use drawbridge_audit::recording::{
     Directory, Event, Identities, Level, Mode, Reader, Settings, Source, Stream, Subprotocols,
@@ -8,15 +13,17 @@ use drawbridge_audit::recording::{
 use drawbridge_audit::subject;
 use drawbridge_crds::v1alpha1::RecordingVerdict;
 use futures_util::future::BoxFuture;
-use object_store::memory::InMemory;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use uuid::Uuid;
 
+use self::faulty::{Faulty, Mode as StoreMode};
+use super::ledger::Standing;
 use super::*;
 
-/// What sessions were told.
+/// What sessions were told, and what they say.
 #[derive(Default)]
-pub(crate) struct Told(pub(crate) Mutex<Vec<Recorded>>);
+pub(crate) struct Told(pub(crate) Mutex<Vec<Recorded>>, Mutex<Standing>);
 
 impl Ledger for Told {
     fn enter<'a>(
@@ -28,8 +35,12 @@ impl Ledger for Told {
         Box::pin(async { Ok(()) })
     }
 
-    fn holds<'a>(&'a self, _: &'a subject::Session) -> BoxFuture<'a, Result<bool, kube::Error>> {
-        Box::pin(async { Ok(false) })
+    fn standing<'a>(
+        &'a self,
+        _: &'a subject::Session,
+    ) -> BoxFuture<'a, Result<Standing, kube::Error>> {
+        let standing = *self.1.lock().expect("not poisoned");
+        Box::pin(async move { Ok(standing) })
     }
 }
 
@@ -39,6 +50,11 @@ pub(crate) struct World {
     pub(crate) told: Arc<Told>,
     pub(crate) key: Arc<SigningKey>,
     pub(crate) most: u64,
+    /// What the audit log was told.
+    events: Arc<Mutex<Vec<AuditEvent>>>,
+    log: Log,
+    clock: Clock,
+    retention: Retention,
     _key: watch::Sender<Option<Arc<SigningKey>>>,
     keys: Key,
     store: Store,
@@ -50,11 +66,23 @@ impl World {
         let key = Arc::new(SigningKey::generate());
         let (tx, keys) = watch::channel(Some(Arc::clone(&key)));
         let store = Store::directory(&dir.path().join("store")).expect("a store");
+        let (log, mut emitted) = Log::for_tests(1024);
+        let events = Arc::<Mutex<Vec<AuditEvent>>>::default();
+        let list = Arc::clone(&events);
+        tokio::spawn(async move {
+            while let Some(event) = emitted.next().await {
+                list.lock().expect("not poisoned").push(event);
+            }
+        });
         Self {
             dir,
             told: Arc::default(),
             key,
             most: 1 << 30,
+            events,
+            log,
+            clock: Clock::wall(),
+            retention: Retention::default(),
             _key: tx,
             keys,
             store,
@@ -72,16 +100,28 @@ impl World {
         let spool = Spool::open(&self.dir.path().join("spool"), self.most).expect("a spool");
         let rules = Rules {
             instance: "gateway-1".to_owned(),
+            retention: self.retention,
             ..Rules::default()
         };
-        Arc::new(Recorder::new(
+        let mut recorder = Recorder::new(
             spool,
             self.store.clone(),
             self.keys.clone(),
             Arc::clone(&self.told) as _,
             rules,
             metrics,
-        ))
+            self.log.clone(),
+        );
+        recorder.clock = Steady::new(self.clock.clone());
+        Arc::new(recorder)
+    }
+
+    /// Kinds and reasons of what the audit log was told so far.
+    async fn events(&self) -> Vec<(Type, Option<String>)> {
+        tokio::task::yield_now().await; // what was emitted is listed by another task
+        let events = self.events.lock().expect("not poisoned");
+        let told = |event: &AuditEvent| (event.kind(), event.facts().reason.clone());
+        events.iter().map(told).collect()
     }
 
     fn told(&self) -> Vec<Recorded> {
@@ -122,9 +162,13 @@ impl World {
 
 type BTreeStreams = std::collections::BTreeMap<usize, Vec<u8>>;
 
-/// A recorder that forgets everything with its directory, which must be kept as long.
-pub(crate) fn recorder(metrics: Arc<Metrics>) -> (Arc<Recorder>, World) {
-    let world = World::new();
+/// A recorder that forgets everything with its directory, which must be kept as long. Its spool takes `most` bytes.
+pub(crate) fn recorder(metrics: Arc<Metrics>, log: Log, most: u64) -> (Arc<Recorder>, World) {
+    let world = World {
+        most,
+        log,
+        ..World::new()
+    };
     (world.recorder(metrics), world)
 }
 
@@ -171,9 +215,13 @@ fn bye() -> End {
 }
 
 async fn begun(recorder: &Arc<Recorder>, tty: bool) -> (Uuid, Recording, Tap) {
-    let id = Uuid::now_v7();
-    let place = recorder.reserve("shop", "6f1c", id).await.expect("room");
-    let begun = recorder.begin(place, opening(id, tty), Instant::now(), true);
+    begun_from(recorder, opening(Uuid::now_v7(), tty)).await
+}
+
+async fn begun_from(recorder: &Arc<Recorder>, opening: Opening) -> (Uuid, Recording, Tap) {
+    let id = opening.recording;
+    let prepared = recorder.reserve(opening).await.expect("room");
+    let begun = recorder.begin(prepared, Subprotocols::default());
     let (recording, tap) = begun.await.expect("begun");
     (id, recording, tap)
 }
@@ -292,8 +340,8 @@ async fn a_full_spool_refuses_new_connections_and_ends_those_that_must_be_record
         ..World::new()
     };
     let recorder = full.recorder(self::metrics());
-    let refused = recorder.reserve("shop", "6f1c", Uuid::now_v7()).await;
-    assert!(refused.is_err());
+    let refused = recorder.reserve(opening(Uuid::now_v7(), true)).await;
+    assert!(refused.is_err_and(|why| why.word() == "full"));
     assert!(
         is_empty(&full.dir.path().join("spool/recordings")),
         "nothing is left"
@@ -308,17 +356,17 @@ async fn without_a_key_nothing_is_recorded() {
     tokio::time::pause();
     let refused = world
         .recorder(metrics())
-        .reserve("shop", "6f1c", Uuid::now_v7())
+        .reserve(opening(Uuid::now_v7(), true))
         .await;
     assert!(matches!(refused, Err(Unavailable::NoKey)));
 }
 
 #[tokio::test]
 async fn a_store_that_is_down_delays_and_loses_nothing() {
-    let store = Arc::new(Failing::default());
+    let store = Arc::new(Faulty::default());
     let world = World::over(Arc::clone(&store) as _);
     let recorder = world.recorder(metrics());
-    *store.down.lock().expect("not poisoned") = true;
+    store.set(StoreMode::Down);
     let (id, recording, mut tap) = begun(&recorder, false).await;
     tap.data(Stream::Stderr, b"hello", None);
     drop(tap);
@@ -326,7 +374,7 @@ async fn a_store_that_is_down_delays_and_loses_nothing() {
         .finish(bye())
         .await
         .expect("sealed without a store");
-    while recorder.store_is_up() {
+    while recorder.health.is_up(Part::Store) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(world.told().is_empty());
@@ -335,7 +383,7 @@ async fn a_store_that_is_down_delays_and_loses_nothing() {
         .path()
         .join(format!("spool/recordings/shop/6f1c/{id}"));
     assert_eq!(world.verified(&Directory(place.clone()))[&2], b"hello");
-    *store.down.lock().expect("not poisoned") = false;
+    store.set(StoreMode::Up);
     recorder.settle(Duration::from_secs(30)).await;
     assert_eq!(world.told().len(), 1);
     assert!(!place.exists());
@@ -352,109 +400,18 @@ async fn a_store_that_is_down_delays_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_process_that_ends_first_leaves_the_delivery_to_the_next() {
-    let store = Arc::new(Failing::default());
+    let store = Arc::new(Faulty::default());
     let world = World::over(Arc::clone(&store) as _);
     let recorder = world.recorder(metrics());
-    *store.down.lock().expect("not poisoned") = true;
+    store.set(StoreMode::Down);
     let (_, recording, tap) = begun(&recorder, false).await;
     drop(tap);
     recording.finish(bye()).await.expect("sealed");
     recorder.settle(Duration::from_millis(1)).await;
     recorder.deliveries.wait().await;
-    *store.down.lock().expect("not poisoned") = false;
+    store.set(StoreMode::Up);
     let next = world.recorder(metrics());
     next.take_up().await;
     next.settle(Duration::from_secs(10)).await;
     assert_eq!(world.told()[0].verdict, RecordingVerdict::Complete);
-}
-
-/// A store that can be switched off.
-#[derive(Debug, Default)]
-struct Failing {
-    inner: InMemory,
-    down: Mutex<bool>,
-}
-
-impl std::fmt::Display for Failing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("failing")
-    }
-}
-
-impl Failing {
-    fn up(&self) -> object_store::Result<()> {
-        if *self.down.lock().expect("not poisoned") {
-            return Err(object_store::Error::Generic {
-                store: "failing",
-                source: "it is down".into(),
-            });
-        }
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl object_store::ObjectStore for Failing {
-    async fn put_opts(
-        &self,
-        location: &object_store::path::Path,
-        payload: object_store::PutPayload,
-        opts: object_store::PutOptions,
-    ) -> object_store::Result<object_store::PutResult> {
-        self.up()?;
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &object_store::path::Path,
-        opts: object_store::PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
-        self.up()?;
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(
-        &self,
-        location: &object_store::path::Path,
-        options: object_store::GetOptions,
-    ) -> object_store::Result<object_store::GetResult> {
-        self.up()?;
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: futures_util::stream::BoxStream<
-            'static,
-            object_store::Result<object_store::path::Path>,
-        >,
-    ) -> futures_util::stream::BoxStream<'static, object_store::Result<object_store::path::Path>>
-    {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(
-        &self,
-        prefix: Option<&object_store::path::Path>,
-    ) -> futures_util::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>>
-    {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(
-        &self,
-        prefix: Option<&object_store::path::Path>,
-    ) -> object_store::Result<object_store::ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(
-        &self,
-        from: &object_store::path::Path,
-        to: &object_store::path::Path,
-        options: object_store::CopyOptions,
-    ) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use drawbridge_audit::keys::SigningKey;
 use drawbridge_audit::recording::{
     Carried, Directory, Encoder, End, Manifest, Opening, RecoverError, Recovered, Seal,
-    SegmentWriter, Source as _, Verdict, WriteError, recover, segment_name,
+    SegmentWriter, Source as _, Subprotocols, Verdict, WriteError, recover, segment_name,
 };
 use tokio::time::Instant;
+use tracing::warn;
 
+use super::chain;
 use super::spool::Place;
 use super::tap::{Batch, Heard};
 
@@ -36,6 +38,20 @@ pub enum Error {
     /// A bug.
     #[error("the writer panicked")]
     Panicked,
+}
+
+impl Error {
+    /// Whether there was no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Spool(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
 }
 
 /// Lines that are in the recording now.
@@ -86,13 +102,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a recording: its facts are on the disk when this returns.
+    /// Begins a recording at a place whose facts lacked these subprotocols: they were not agreed on yet.
     ///
     /// # Errors
-    /// If the disk does not take them.
-    pub fn begin(mut place: Place, opening: Opening) -> Result<Self, Error> {
+    /// If there can be no chunks.
+    pub fn begin(
+        mut place: Place,
+        mut opening: Opening,
+        subprotocols: Subprotocols,
+    ) -> Result<Self, Error> {
+        let first = std::mem::replace(&mut opening.subprotocols, subprotocols);
+        if let Err(error) = place.describe(&opening) {
+            // The pod's side is open by now: better a recording that lacks this than none.
+            warn!(%error, "a recording will not say which subprotocols were spoken");
+            opening.subprotocols = first;
+        }
         let segments = SegmentWriter::new(&opening)?;
-        place.begin(&opening)?;
+        place.keep();
         Ok(Self {
             encoder: Encoder::new(&opening),
             segments,
@@ -128,7 +154,7 @@ impl Writer {
     /// Writes what was heard.
     ///
     /// # Errors
-    /// If the disk, or the bound of the spool, does not take it. The recording is then to be [salvaged](salvage).
+    /// If the disk, or the bound of the spool, does not take it. The recording is then to be [given up](Writer::abandon).
     pub fn write(&mut self, batch: &Batch) -> Result<Written, Error> {
         for (at, heard) in batch.iter() {
             match heard {
@@ -194,19 +220,18 @@ impl Writer {
     /// Ends and seals it.
     ///
     /// # Errors
-    /// If the disk does not take the rest. The recording is then to be [salvaged](salvage).
+    /// If the disk does not take the rest: what is left to be sealed.
     pub fn seal(
         mut self,
         at: Duration,
         end: Option<End>,
         key: &SigningKey,
         instance: &str,
-    ) -> Result<(Sealed, Vec<Piece>), Error> {
-        if let Some(end) = &end {
-            self.encoder.end(at, end);
-        }
-        let written = self.settle()?;
-        self.close()?;
+    ) -> Result<(Sealed, Vec<Piece>), Failed> {
+        let pieces = match self.end(at, end.as_ref()) {
+            Ok(pieces) => pieces,
+            Err(error) => return Err(Box::new((self.abandon(&error, end), error))),
+        };
         let verdict = match &end {
             Some(_) => Verdict::Complete,
             None => Verdict::Interrupted {
@@ -221,34 +246,85 @@ impl Writer {
             cut: 0,
             sealed_by: instance.to_owned(),
         });
-        self.place.seal(&manifest.sign(key))?;
-        let sealed = Sealed {
-            place: self.place,
-            manifest,
-            carried: self.encoder.carried(),
-        };
-        Ok((sealed, written.pieces))
+        match self.place.seal(&manifest.sign(key)) {
+            Ok(()) => {
+                let sealed = Sealed {
+                    place: self.place,
+                    manifest,
+                    carried: self.encoder.carried(),
+                };
+                Ok((sealed, pieces))
+            }
+            Err(error) => {
+                let unsealed = Unsealed::Whole(self.place, Box::new(manifest));
+                Err(Box::new((unsealed, error.into())))
+            }
+        }
     }
 
-    /// Gives it up where it is.
+    fn end(&mut self, at: Duration, end: Option<&End>) -> Result<Vec<Piece>, Error> {
+        if let Some(end) = end {
+            self.encoder.end(at, end);
+        }
+        let written = self.settle()?;
+        self.close()?;
+        Ok(written.pieces)
+    }
+
+    /// Gives it up where it is, and says why; `end`: how the connection ended, if it did.
     #[must_use]
-    pub fn abandon(self) -> (Place, Opening) {
-        (self.place, self.opening)
+    pub fn abandon(self, why: &Error, end: Option<End>) -> Unsealed {
+        let reason = format!("the recorder failed: {}", chain(why));
+        Unsealed::Broken(self.place, Box::new(self.opening), reason, end)
     }
 }
 
-/// Seals what is there of a recording whose writer failed or was killed: every whole chunk.
-///
-/// # Errors
-/// If the disk does not take the manifest, or what is there is not what a recorder leaves.
-pub fn salvage(
-    place: Place,
+/// What is left to be sealed, and why it is not.
+pub type Failed = Box<(Unsealed, Error)>;
+
+/// A recording that nobody writes any more, and that has no manifest yet.
+#[derive(Debug)]
+pub enum Unsealed {
+    /// It lacks nothing else.
+    Whole(Place, Box<Manifest>),
+    /// Its writer failed or was killed: its facts, the reason, and how the connection ended, if that is known.
+    Broken(Place, Box<Opening>, String, Option<End>),
+}
+
+impl Unsealed {
+    /// Seals it: what is broken, as every whole chunk that is there. May be tried again.
+    ///
+    /// # Errors
+    /// If the disk does not take the manifest, or what is there is not what a recorder leaves.
+    pub fn seal(&self, key: &SigningKey, instance: &str) -> Result<Manifest, Error> {
+        match self {
+            Self::Whole(place, manifest) => {
+                place.seal(&manifest.sign(key))?;
+                Ok(Manifest::clone(manifest))
+            }
+            Self::Broken(place, opening, reason, end) => {
+                salvage(place, opening, reason, end.clone(), key, instance)
+            }
+        }
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn into_place(self) -> Place {
+        match self {
+            Self::Whole(place, _) | Self::Broken(place, ..) => place,
+        }
+    }
+}
+
+fn salvage(
+    place: &Place,
     opening: &Opening,
-    reason: String,
+    reason: &str,
     end: Option<End>,
     key: &SigningKey,
     instance: &str,
-) -> Result<Sealed, Error> {
+) -> Result<Manifest, Error> {
     let names = Directory(place.dir().to_owned()).segments()?;
     let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
     let path = |number| place.dir().join(segment_name(number));
@@ -264,7 +340,9 @@ pub fn salvage(
         }
     }
     let manifest = writer.seal(Seal {
-        verdict: Verdict::Interrupted { reason },
+        verdict: Verdict::Interrupted {
+            reason: reason.to_owned(),
+        },
         end,
         transfers: Vec::new(),
         gaps: Vec::new(),
@@ -272,9 +350,5 @@ pub fn salvage(
         sealed_by: instance.to_owned(),
     });
     place.seal(&manifest.sign(key))?;
-    Ok(Sealed {
-        place,
-        manifest,
-        carried: Vec::new(),
-    })
+    Ok(manifest)
 }
