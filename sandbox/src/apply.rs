@@ -11,11 +11,11 @@ use crate::object::metadata_mut;
 use crate::patch::merge::{How, merge};
 use crate::schema::Structural;
 use crate::status::Failure;
-use fields::{Nodes, Path, Paths, changed, nodes, ownable, prune, readable};
+use fields::{Nodes, Path, Paths, changed, has, nodes, ownable, readable, retain};
 
 /// Managers with operation `Update` of one object; the oldest beyond that are counted as one, as Kubernetes does.
 const MAX_UPDATERS: usize = 10;
-const ANCIENT: &str = "ancient-changes";
+const APPLY: &str = "Apply";
 
 /// A write whose fields are accounted for.
 #[derive(Clone, Copy, Debug)]
@@ -28,18 +28,13 @@ pub struct Writer<'a> {
     pub now: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-enum Operation {
-    Apply,
-    Update,
-}
-
 /// One of `metadata.managedFields`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
     manager: String,
-    operation: Operation,
+    /// `Apply` or `Update`
+    operation: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     subresource: String,
     api_version: String,
@@ -50,10 +45,10 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(kind: &Kind, writer: Writer<'_>, operation: Operation, fields_v1: Paths) -> Self {
+    fn new(kind: &Kind, writer: Writer<'_>, operation: &str, fields_v1: Paths) -> Self {
         Self {
             manager: writer.manager.to_owned(),
-            operation,
+            operation: operation.to_owned(),
             subresource: writer.subresource.to_owned(),
             api_version: kind.api_version(),
             // As Kubernetes writes times: whole seconds.
@@ -68,7 +63,7 @@ impl Entry {
         self.manager == other.manager
             && self.operation == other.operation
             && self.subresource == other.subresource
-            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+            && (self.operation == APPLY || self.api_version == other.api_version)
     }
 }
 
@@ -86,37 +81,32 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Failure> {
     let schema = &Structural::of(kind).schema;
+    let live = live.unwrap_or(&Value::Null);
     let may_own = |path: &Path| ownable(path, kind, writer.subresource);
-    let before = live.map(|live| nodes(live, schema)).unwrap_or_default();
     let applied = nodes(config, schema).into_iter();
     let applied = applied.filter(|(path, (_, owned))| *owned && may_own(path));
     let applied = applied.map(|(path, _)| path).collect();
-    let mut mine = Entry::new(kind, writer, Operation::Apply, applied);
-    let entries = live.map(entries_of).unwrap_or_default().into_iter();
+    let mut mine = Entry::new(kind, writer, APPLY, applied);
+    let entries = entries_of(live).into_iter();
     let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.same(&mine));
 
-    let mut merged = merge(live.cloned(), config, schema, How::Apply);
-    let mut taken = changed(&before, &nodes(&merged, schema));
+    let mut merged = merge(live, config, schema, How::Apply);
+    let mut taken = changed(&nodes(live, schema), &nodes(&merged, schema));
     taken.retain(may_own);
-    if let Some(failure) = conflict(&others, &taken).filter(|_| !force) {
-        return Err(failure);
+    if !force {
+        refuse(&others, &taken)?;
     }
-    for entry in &mut others {
-        entry.fields_v1.retain(|path| !taken.contains(path));
-    }
+    hand_over(&mut others, &taken, &nodes(&merged, schema));
     if let Some(own) = own.first() {
         let theirs = others.iter().flat_map(|entry| &entry.fields_v1);
         let keep = theirs.chain(&mine.fields_v1).cloned().collect();
-        prune(&mut merged, schema, &mut Path::new(), &own.fields_v1, &keep);
-    }
-    let after = nodes(&merged, schema);
-    forget_removed(&mut others, &before, &after);
-    if let [own] = own.as_slice()
-        && own.fields_v1 == mine.fields_v1
-        && !changed(&before, &after).iter().any(may_own)
-        && before.keys().all(|path| after.contains_key(path))
-    {
-        mine.time.clone_from(&own.time);
+        retain(&mut merged, schema, &mut Path::new(), &|path| {
+            !has(&own.fields_v1, path) || has(&keep, path) || *path == ["f:metadata"]
+        });
+        hand_over(&mut others, &Paths::new(), &nodes(&merged, schema));
+        if merged == *live && own.fields_v1 == mine.fields_v1 {
+            mine.time.clone_from(&own.time);
+        }
     }
     others.push(mine);
     write(&mut merged, others);
@@ -127,21 +117,16 @@ pub fn apply(
 /// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`.
 pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
     let schema = &Structural::of(kind).schema;
+    let live = live.unwrap_or(&Value::Null);
     let mut entries = entries_of(object);
     if entries.is_empty() || !writer.subresource.is_empty() {
-        entries = live.map(entries_of).unwrap_or_default();
+        entries = entries_of(live);
     }
-    let before = live.map(|live| nodes(live, schema)).unwrap_or_default();
     let after = nodes(object, schema);
-    let mut taken = changed(&before, &after);
+    let mut taken = changed(&nodes(live, schema), &after);
     taken.retain(|path| ownable(path, kind, writer.subresource));
-    forget_removed(&mut entries, &before, &after);
-    let mine = Entry::new(kind, writer, Operation::Update, taken);
-    for entry in entries.iter_mut().filter(|entry| !entry.same(&mine)) {
-        entry
-            .fields_v1
-            .retain(|path| !mine.fields_v1.contains(path));
-    }
+    hand_over(&mut entries, &taken, &after);
+    let mine = Entry::new(kind, writer, "Update", taken);
     match entries.iter_mut().find(|entry| entry.same(&mine)) {
         _ if mine.fields_v1.is_empty() => {}
         Some(entry) => {
@@ -158,21 +143,23 @@ fn entries_of(object: &Value) -> Vec<Entry> {
     Vec::deserialize(&object["metadata"]["managedFields"]).unwrap_or_default()
 }
 
-fn forget_removed(entries: &mut [Entry], before: &Nodes<'_>, after: &Nodes<'_>) {
-    let removed = |path: &Path| before.contains_key(path) && !after.contains_key(path);
+/// Takes from entries what somebody else has taken, and what is no longer there.
+fn hand_over(entries: &mut [Entry], taken: &Paths, after: &Nodes<'_>) {
     for entry in entries {
-        entry.fields_v1.retain(|path| !removed(path));
+        let fields = &mut entry.fields_v1;
+        fields.retain(|path| after.contains_key(path) && !taken.contains(path));
     }
 }
 
 fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields_v1.is_empty());
-    entries.sort_by_key(|entry| (entry.operation, entry.time.clone(), entry.manager.clone()));
-    let first = entries.partition_point(|entry| entry.operation == Operation::Apply);
+    let order = |entry: &Entry| [&entry.operation, &entry.time, &entry.manager].map(String::clone);
+    entries.sort_by_key(order);
+    let first = entries.partition_point(|entry| entry.operation == APPLY);
     while entries.len() - first > MAX_UPDATERS {
         let oldest = entries.remove(first);
         entries[first].fields_v1.extend(oldest.fields_v1);
-        ANCIENT.clone_into(&mut entries[first].manager);
+        "ancient-changes".clone_into(&mut entries[first].manager);
     }
     let metadata = metadata_mut(object);
     metadata.remove("managedFields");
@@ -181,16 +168,15 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
-/// That fields of entries are taken, with one cause for each.
-fn conflict(entries: &[Entry], taken: &Paths) -> Option<Failure> {
+/// Fails if fields of entries are taken, with one cause for each.
+fn refuse(entries: &[Entry], taken: &Paths) -> Result<(), Failure> {
     let mut texts = Vec::new();
     let mut causes = Vec::new();
     for entry in entries {
-        let using = match entry.operation {
-            Operation::Apply => String::new(),
-            Operation::Update => format!(" using {}", entry.api_version),
-        };
-        let message = format!("conflict with {:?}{using}", entry.manager);
+        let mut message = format!("conflict with {:?}", entry.manager);
+        if entry.operation != APPLY {
+            message = format!("{message} using {}", entry.api_version);
+        }
         for path in entry.fields_v1.intersection(taken) {
             let field = readable(path);
             texts.push(format!("{message}: {field}"));
@@ -199,16 +185,12 @@ fn conflict(entries: &[Entry], taken: &Paths) -> Option<Failure> {
             );
         }
     }
-    let conflicts = if texts.len() == 1 {
-        "conflict"
-    } else {
-        "conflicts"
-    };
     let (count, texts) = (texts.len(), texts.join(", "));
-    let why = format!("Apply failed with {count} {conflicts}: {texts}");
+    let s = if count == 1 { "" } else { "s" };
+    let why = format!("Apply failed with {count} conflict{s}: {texts}");
     let mut failure = Failure::new(409, why);
     failure.details = json!({"causes": causes});
-    (count > 0).then_some(failure)
+    (count == 0).then_some(()).ok_or(failure)
 }
 
 #[cfg(test)]

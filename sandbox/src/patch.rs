@@ -2,42 +2,30 @@
 
 pub(crate) mod merge;
 
-use json_patch::PatchOperation;
-use serde_json::{Value, json};
+use json_patch::Patch;
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::kinds::Kind;
 use crate::schema::Structural;
 use crate::status::Failure;
 use merge::How;
 
-/// Operations in one JSON patch: as many as Kubernetes takes.
-const MAX_OPERATIONS: usize = 10_000;
-
 /// RFC 6902.
 ///
 /// # Errors
-/// 400 for a patch that is no list of objects, 413 for more than 10,000 operations, 422 for one that cannot be applied. Kubernetes
-/// does not say which operation failed.
+/// 400 for a patch that is no list, 422 for one that cannot be applied. Kubernetes does not say which operation failed.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
-    let operations = patch
-        .as_array()
-        .filter(|all| all.iter().all(Value::is_object))
-        .ok_or_else(|| Failure::bad_request("a JSON patch is a list of operations"))?;
-    if operations.len() > MAX_OPERATIONS {
-        let why = format!("a JSON patch has at most {MAX_OPERATIONS} operations");
-        return Err(Failure::new(413, why));
+    if !patch.is_array() {
+        return Err(Failure::bad_request("a JSON patch is a list of operations"));
     }
-    let cannot_be_applied = || {
-        let why = "the server rejected our request due to an error in our request";
-        let mut failure = Failure::new(422, why);
-        failure.details = json!({});
-        failure
-    };
-    let operations: Vec<PatchOperation> =
-        serde_json::from_value(patch.clone()).map_err(|_| cannot_be_applied())?;
     let mut patched = document.clone();
-    json_patch::patch(&mut patched, &operations).map_err(|_| cannot_be_applied())?;
-    Ok(patched)
+    let applied = Patch::deserialize(patch).map(|patch| json_patch::patch(&mut patched, &patch));
+    let why = "the server rejected our request due to an error in our request";
+    match applied {
+        Ok(Ok(())) => Ok(patched),
+        _ => Err(Failure::new(422, why)),
+    }
 }
 
 /// RFC 7386.
@@ -58,7 +46,6 @@ pub fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Result<Value, 
         return Err(Failure::bad_request("a strategic merge patch is an object"));
     }
     let schema = &Structural::of(kind).schema;
-    let document = Some(document.clone());
     Ok(merge::merge(document, patch, schema, How::Strategic))
 }
 

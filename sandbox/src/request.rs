@@ -5,7 +5,7 @@ use std::str::FromStr;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::selector::Fields;
+use crate::selector::exact_name;
 use crate::status::{Failure, qualified};
 
 /// What is asked for, as authorization and admission see it.
@@ -99,11 +99,10 @@ fn resource(method: &Method, path: &str, query: &Query) -> Option<Attributes> {
         ("DELETE", false) => "delete",
         _ => "",
     };
-    let fields = Fields::parse(query.get("fieldSelector")).unwrap_or_default();
+    let named = exact_name(query.get("fieldSelector")).unwrap_or_default();
     if matches!(verb, "list" | "watch") {
-        let named = fields.exactly("metadata.name").unwrap_or_default();
-        let possible = !matches!(named, "." | "..") && !named.contains(['/', '%']);
-        name = if possible { named } else { "" };
+        let possible = !matches!(&*named, "." | "..") && !named.contains(['/', '%']);
+        name = if possible { &named } else { "" };
     }
     let asked = Attributes {
         version: version.to_owned(),

@@ -14,11 +14,7 @@ use crate::kinds::{Kind, Schema};
 use crate::status::{Cause, Failure};
 pub use definition::kinds_of;
 
-const RULES: &str = "x-kubernetes-validations";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
-const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
-/// A CEL expression that computes a default from the object the field is in: in `builtin.yaml` only.
-const COMPUTED: &str = "x-default";
 
 /// A schema without references, compiled.
 #[derive(Debug)]
@@ -53,13 +49,42 @@ impl Structural {
     /// former, for `fieldValidation`.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut unknown = Vec::new();
-        prune(&self.schema, object, "", &mut unknown);
+        walk(
+            &self.schema,
+            object,
+            "",
+            &mut |schema, value, path| match value {
+                Value::Object(map) => map.retain(|name, value| {
+                    let inner = field(schema, name);
+                    if inner.is_null() && schema[PRESERVE] != true {
+                        unknown.push(join(path, name));
+                        return false;
+                    }
+                    inner.is_null() || !value.is_null() || inner["nullable"] == true
+                }),
+                // Kubernetes takes both and stores texts.
+                Value::Number(number) if schema["format"] == "quantity" => {
+                    *value = json!(number.to_string());
+                }
+                _ => {}
+            },
+        );
         unknown
     }
 
     /// Fills in defaults.
     pub fn default(&self, object: &mut Value) {
-        default(&self.schema, object);
+        walk(&self.schema, object, "", &mut |schema, value, _| {
+            let fields = schema["properties"].as_object();
+            for (name, inner) in fields.filter(|_| value.is_object()).into_iter().flatten() {
+                let null = || value[name].is_null() && inner["nullable"] != true;
+                if (value.get(name).is_none() || null())
+                    && let Some(filled) = builtin::default_of(inner, value)
+                {
+                    value[name] = filled;
+                }
+            }
+        });
     }
 
     /// What is wrong with an object, `before` being the one it replaces. CEL rules are asked only once the values are
@@ -67,7 +92,14 @@ impl Structural {
     #[must_use]
     pub fn validate(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
         let mut causes = values::check(&self.values, object);
-        lists::duplicates(&self.schema, object, "", &mut causes);
+        walk(
+            &self.schema,
+            &mut object.clone(),
+            "",
+            &mut |schema, value, path| {
+                lists::duplicates(schema, value, path, &mut causes);
+            },
+        );
         if causes.is_empty() {
             causes = values::broken_rules(&self.rules, object, before);
         }
@@ -84,21 +116,12 @@ pub fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Failure> {
     let unknown = structural.prune(object);
     let mut wrong = values::check(&structural.values, object).into_iter();
     let wrong = wrong.find(|cause| !kind.custom() && cause.reason == "FieldValueTypeInvalid");
-    wrong.map_or(Ok(unknown), |cause| {
+    wrong.map_or(Ok(unknown), |Cause { field, message, .. }| {
         let (kind, version) = (&kind.kind, &kind.version);
-        let why = format!("{}: {}", cause.field, cause.message);
         Err(Failure::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+            "{kind} in version {version:?} cannot be handled as a {kind}: {field}: {message}"
         )))
     })
-}
-
-fn cause(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Cause {
-    Cause {
-        reason,
-        field: field.into(),
-        message: message.into(),
-    }
 }
 
 /// The path of a field.
@@ -107,59 +130,32 @@ fn join(path: &str, name: &str) -> String {
     format!("{path}{dot}{name}")
 }
 
-/// The schema of a field, if the schema of its object says anything of it.
-pub(crate) fn field<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
+/// The schema of a field; `Null` if the schema of its object says nothing of it.
+pub(crate) fn field<'a>(schema: &'a Value, name: &str) -> &'a Value {
     let declared = schema["properties"].get(name);
-    declared
-        .or_else(|| schema.get("additionalProperties"))
-        .filter(|schema| **schema != Value::Bool(false))
-}
-
-fn prune(schema: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
-    match value {
-        Value::Object(map) if schema.is_object() => map.retain(|name, value| {
-            let path = join(path, name);
-            let Some(inner) = field(schema, name) else {
-                let kept = schema[PRESERVE] == true;
-                unknown.extend((!kept).then_some(path));
-                return kept;
-            };
-            prune(inner, value, &path, unknown);
-            !value.is_null() || inner["nullable"] == true
-        }),
-        Value::Array(list) => {
-            for (index, item) in list.iter_mut().enumerate() {
-                prune(&schema["items"], item, &format!("{path}[{index}]"), unknown);
-            }
-        }
-        // Kubernetes takes both and stores texts.
-        Value::Number(number) if schema["format"] == "quantity" => {
-            *value = json!(number.to_string());
-        }
-        _ => {}
+    match declared.unwrap_or(&schema["additionalProperties"]) {
+        Value::Bool(false) => &Value::Null,
+        inner => inner,
     }
 }
 
-fn default(schema: &Value, value: &mut Value) {
-    for item in value.as_array_mut().into_iter().flatten() {
-        default(&schema["items"], item);
-    }
-    if !value.is_object() {
+/// Shows each value that has a schema, with that and its path, from the outside in.
+fn walk(
+    schema: &Value,
+    value: &mut Value,
+    path: &str,
+    visit: &mut impl FnMut(&Value, &mut Value, &str),
+) {
+    if !schema.is_object() {
         return;
     }
-    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-        let given = value
-            .get(name)
-            .is_some_and(|value| !value.is_null() || inner["nullable"] == true);
-        let computed = || builtin::evaluate(inner[COMPUTED].as_str()?, value);
-        if !given && let Some(filled) = inner.get("default").cloned().or_else(computed) {
-            value[name] = filled;
-        }
-    }
+    visit(schema, value, path);
     for (name, value) in value.as_object_mut().into_iter().flatten() {
-        if let Some(inner) = field(schema, name) {
-            default(inner, value);
-        }
+        walk(field(schema, name), value, &join(path, name), visit);
+    }
+    let items = value.as_array_mut().into_iter().flatten();
+    for (index, item) in items.enumerate() {
+        walk(&schema["items"], item, &format!("{path}[{index}]"), visit);
     }
 }
 

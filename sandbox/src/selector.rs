@@ -1,8 +1,10 @@
 //! Label and field selectors. Pure.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
 
-use regex::Regex;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube_core::{Expression, SelectorExt as _};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::kinds::{Kind, event_field};
@@ -11,37 +13,16 @@ use crate::status::Failure;
 /// Requirements an object must all meet to be listed or watched.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
-    labels: Vec<Requirement>,
-    fields: Fields,
+    labels: kube_core::Selector,
+    /// Names of fields, and the value each has (`true`) or has not.
+    fields: Vec<(String, bool, String)>,
 }
 
-/// Requirements on fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields(Vec<Requirement>);
-
-/// That a label or field has one of some values, or any at all; or that it has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    negated: bool,
-    values: Option<Vec<String>>,
-}
-
-/// Fields objects can be selected by beside the two that all have, by plural name.
-const FIELDS: [(&str, &str); 5] = [
-    (
-        "pods",
-        "spec.nodeName spec.restartPolicy spec.serviceAccountName status.phase status.podIP",
-    ),
-    ("namespaces", "status.phase"),
-    ("secrets", "type"),
-    ("nodes", "spec.unschedulable"),
-    // In both forms of events; of what one is about, every field.
-    (
-        "events",
-        "reason reportingComponent reportingController type involvedObject. regarding.",
-    ),
-];
+/// Fields objects can be selected by beside the two that all have, each after the plural name of its kind. Of what an event
+/// is about, every field.
+const FIELDS: &str = "pods/spec.nodeName pods/spec.restartPolicy pods/status.phase pods/status.podIP \
+    namespaces/status.phase secrets/type events/reason events/type events/reportingComponent \
+    events/reportingController events/involvedObject. events/regarding.";
 
 impl Selector {
     /// `labelSelector` and `fieldSelector` of a list or watch of this kind.
@@ -49,143 +30,113 @@ impl Selector {
     /// # Errors
     /// 400 for what does not parse, and for fields that cannot be selected by.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Failure> {
-        let fields = Fields::parse(fields).map_err(Failure::bad_request)?;
-        if let Some(unknown) = fields.0.iter().find(|field| !selectable(kind, &field.key)) {
-            let why = format!(
-                "{:?} is no field to select objects of this kind by",
-                unknown.key
-            );
-            return Err(Failure::bad_request(why));
-        }
-        let wrong = || Failure::bad_request(format!("unable to parse label selector {labels:?}"));
-        let labels = parse_labels(labels).ok_or_else(wrong)?;
-        Ok(Self { labels, fields })
+        let wrong =
+            |text| move || Failure::bad_request(format!("unable to parse the selector {text:?}"));
+        let requirements = requirements(labels).ok_or_else(wrong(labels))?;
+        let known = self::fields(fields)
+            .filter(|all| all.iter().all(|(field, ..)| selectable(kind, field)));
+        Ok(Self {
+            labels: requirements.into_iter().collect(),
+            fields: known.ok_or_else(wrong(fields))?,
+        })
     }
 
     /// Whether it selects everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.fields.0.is_empty()
+        self.labels.selects_all() && self.fields.is_empty()
     }
 
     /// Whether an object meets all of it.
     #[must_use]
     pub fn matches(&self, object: &Value) -> bool {
-        let mut fields = self.fields.0.iter();
-        all_hold(&self.labels, &object["metadata"]["labels"])
-            && fields.all(|field| field.holds(Some(&field_value(object, &field.key))))
+        let mut fields = self.fields.iter();
+        self.labels.matches(&texts(&object["metadata"]["labels"]))
+            && fields.all(|(name, is, value)| (field(object, name) == *value) == *is)
     }
 }
 
-impl Requirement {
-    fn holds(&self, value: Option<&str>) -> bool {
-        let among = |values: &Vec<String>| values.iter().any(|one| value == Some(one));
-        self.values.as_ref().map_or(value.is_some(), among) != self.negated
-    }
-}
-
-fn all_hold(requirements: &[Requirement], labels: &Value) -> bool {
-    let mut all = requirements.iter();
-    all.all(|one| one.holds(labels[&one.key].as_str()))
-}
-
-/// Whether labels meet a `metav1.LabelSelector`; an empty one selects all.
+/// Whether labels meet a `metav1.LabelSelector`; an empty one selects all, one that makes no sense nothing.
 #[must_use]
 pub fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let equal = selector["matchLabels"].as_object().into_iter().flatten();
-    let equal = equal.map(|(key, value)| Requirement {
-        key: key.clone(),
-        negated: false,
-        values: Some(vec![text(value)]),
-    });
-    let expressions = selector["matchExpressions"].as_array().into_iter();
-    let expressions = expressions.flatten().map(|expression| Requirement {
-        key: text(&expression["key"]),
-        negated: ["NotIn", "DoesNotExist"].contains(&&*text(&expression["operator"])),
-        values: expression["values"]
-            .as_array()
-            .map(|all| all.iter().map(text).collect()),
-    });
-    all_hold(&equal.chain(expressions).collect::<Vec<_>>(), labels)
+    let selector = LabelSelector::deserialize(selector).ok();
+    let selector = selector.and_then(|selector| kube_core::Selector::try_from(selector).ok());
+    selector.is_some_and(|selector| selector.matches(&texts(labels)))
 }
 
-/// `a=b,c!=d,e in (f,g),h,!i`; `None` if it is none.
-fn parse_labels(text: &str) -> Option<Vec<Requirement>> {
-    static FORM: LazyLock<Regex> = LazyLock::new(|| {
-        let form = r"^(?<not>!?)(?<key>([a-z0-9.-]+/)?[a-zA-Z0-9][a-zA-Z0-9_.-]*)\s*((?<equal>==?|!=)\s*(?<value>[a-zA-Z0-9_.-]*)|\s(?<set>in|notin)\s*\((?<values>[a-zA-Z0-9_.,\s-]*)\))?$";
-        Regex::new(form).expect("it is a pattern")
-    });
-    if text.trim().is_empty() {
-        return Some(Vec::new());
-    }
-    let requirement = |text: &str| {
-        let found = FORM.captures(text.trim())?;
-        let part = |name| found.name(name).map(|part| part.as_str());
-        let values = part("values").or(part("value"));
-        let values = values.map(|all| all.split(',').map(|one| one.trim().to_owned()).collect());
-        Some(Requirement {
-            key: found["key"].to_owned(),
-            negated: &found["not"] == "!"
-                || part("equal") == Some("!=")
-                || part("set") == Some("notin"),
-            values,
-        })
+/// The name an object must have by a field selector.
+#[must_use]
+pub fn exact_name(selector: &str) -> Option<String> {
+    let mut all = fields(selector)?.into_iter();
+    let exact = all.find(|(field, is, _)| *is && field == "metadata.name");
+    exact.map(|(_, _, name)| name)
+}
+
+fn fields(selector: &str) -> Option<Vec<(String, bool, String)>> {
+    let field = |one| match one {
+        Expression::Equal(field, value) => Some((field, true, value)),
+        Expression::NotEqual(field, value) => Some((field, false, value)),
+        _ => None,
     };
+    requirements(selector)?.into_iter().map(field).collect()
+}
+
+/// `a=b,c!=d,e in (f,g),h,!i`, of which fields have the first two; `None` if it is none.
+fn requirements(text: &str) -> Option<Vec<Expression>> {
     // A comma inside parentheses belongs to a set.
     let mut inside = false;
-    let requirements = text.split(|c| {
+    let all = text.split(|c| {
         inside = c == '(' || inside && c != ')';
         c == ',' && !inside
     });
-    requirements.map(requirement).collect()
+    let all = all.filter(|_| !text.trim().is_empty());
+    all.map(|one| requirement(one.trim())).collect()
 }
 
-impl Fields {
-    /// `a=b,c!=d`
-    ///
-    /// # Errors
-    /// What does not parse.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let term = |term: &str| {
-            let (field, value) = term.split_once('=')?;
-            let value = value.strip_prefix('=').unwrap_or(value);
-            (!value.contains(['=', '\\'])).then(|| Requirement {
-                key: field.trim_end_matches('!').to_owned(),
-                negated: field.ends_with('!'),
-                values: Some(vec![value.to_owned()]),
-            })
-        };
-        let fields = text.split(',').filter(|term| !term.is_empty()).map(term);
-        let fields: Option<_> = fields.collect();
-        fields
-            .map(Self)
-            .ok_or_else(|| format!("unable to parse field selector {text:?}"))
+fn requirement(text: &str) -> Option<Expression> {
+    let value = |text: &str| {
+        let text = text.trim();
+        let good = !text.contains(|c: char| c.is_whitespace() || "=!<>(),\\".contains(c));
+        good.then(|| text.to_owned())
+    };
+    let key = |text: &str| value(text).filter(|key| key.starts_with(char::is_alphanumeric));
+    if let Some(absent) = text.strip_prefix('!') {
+        return Some(Expression::DoesNotExist(key(absent)?));
     }
+    if let Some((name, other)) = text.split_once("!=") {
+        return Some(Expression::NotEqual(key(name)?, value(other)?));
+    }
+    if let Some((name, same)) = text.split_once('=') {
+        let same = same.strip_prefix('=').unwrap_or(same);
+        return Some(Expression::Equal(key(name)?, value(same)?));
+    }
+    let Some((name, set)) = text.split_once(char::is_whitespace) else {
+        return Some(Expression::Exists(key(text)?));
+    };
+    let (operator, values) = set.strip_suffix(')')?.split_once('(')?;
+    let values = values.split(',').map(value).collect::<Option<_>>()?;
+    match operator.trim() {
+        "in" => Some(Expression::In(key(name)?, values)),
+        "notin" => Some(Expression::NotIn(key(name)?, values)),
+        _ => None,
+    }
+}
 
-    /// The value a field must have.
-    #[must_use]
-    pub fn exactly(&self, field: &str) -> Option<&str> {
-        let mut all = self.0.iter().filter(|one| !one.negated);
-        let values = all.find(|one| one.key == field)?.values.as_ref()?;
-        values.first().map(String::as_str)
-    }
+fn texts(labels: &Value) -> BTreeMap<String, String> {
+    BTreeMap::deserialize(labels).unwrap_or_default()
 }
 
 fn selectable(kind: &Kind, field: &str) -> bool {
-    let of_all = ["metadata.name", "metadata.namespace"].contains(&field);
-    let mut own = FIELDS.iter().filter(|(plural, _)| *plural == kind.plural);
-    let known = |known: &str| known == field || known.ends_with('.') && field.starts_with(known);
-    of_all || own.any(|(_, fields)| fields.split(' ').any(known))
+    let asked = format!("{}/{field}", kind.plural);
+    let known = |one: &str| one == asked || one.ends_with('.') && asked.starts_with(one);
+    ["metadata.name", "metadata.namespace"].contains(&field) || FIELDS.split(' ').any(known)
 }
 
-fn field_value(object: &Value, field: &str) -> String {
-    let mut keys = field.split('.');
+fn field(object: &Value, name: &str) -> String {
+    let mut keys = name.split('.');
     let first = event_field(object, keys.next().unwrap_or_default());
     match keys.fold(first, |at, key| &at[key]) {
         Value::String(text) => text.clone(),
-        // The only one that is left out when it is false.
-        Value::Null if field == "spec.unschedulable" => "false".to_owned(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -216,12 +167,10 @@ mod tests {
             ("x.y/z=", true),
             ("app in (web),!gone,tier in (3,4)", true),
         ] {
-            let labels = parse_labels(selector).unwrap();
-            assert_eq!(
-                all_hold(&labels, &object["metadata"]["labels"]),
-                matches,
-                "{selector:?}"
-            );
+            let labels = requirements(selector).unwrap().into_iter().collect();
+            let fields = Vec::new();
+            let selected = Selector { labels, fields }.matches(&object);
+            assert_eq!(selected, matches, "{selector:?}");
         }
         for wrong in [
             "app in web",
@@ -233,19 +182,38 @@ mod tests {
             "-a",
             "a>b",
         ] {
-            assert!(parse_labels(wrong).is_none(), "{wrong}");
+            assert!(requirements(wrong).is_none(), "{wrong}");
         }
     }
 
     #[test]
     fn fields_are_selected_by_equality() {
-        let fields = Fields::parse("a=b,d!=e,g==").unwrap();
-        assert_eq!(fields.exactly("a"), Some("b"));
-        assert_eq!(fields.exactly("d"), None);
-        assert_eq!(fields.exactly("g"), Some(""));
-        for wrong in ["a", "a=b=c", r"a=\,"] {
-            assert!(Fields::parse(wrong).is_err(), "{wrong}");
+        let kinds = crate::kinds::Kinds::builtin(crate::Release::V1_36);
+        let pods = kinds.find("", "v1", "pods").unwrap();
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "system:node"}});
+        for (selector, matches) in [
+            ("", true),
+            ("metadata.name=a,status.phase!=Running", true),
+            ("metadata.name==a,spec.nodeName=system:node", true),
+            ("metadata.name=a,status.phase=Running", false),
+            ("status.phase=", true),
+        ] {
+            let selected = Selector::parse(&pods, "", selector).unwrap().matches(&pod);
+            assert_eq!(selected, matches, "{selector:?}");
         }
+        for wrong in [
+            "metadata.name",
+            "!metadata.name",
+            "metadata.name in (a)",
+            "metadata.name=b=c",
+            r"metadata.name=\,",
+            "spec.image=a",
+        ] {
+            assert!(Selector::parse(&pods, "", wrong).is_err(), "{wrong}");
+        }
+        let name = |fields| exact_name(fields);
+        assert_eq!(name("status.phase=x,metadata.name=a").as_deref(), Some("a"));
+        assert_eq!(name("metadata.name!=a"), None);
     }
 
     #[test]
@@ -273,8 +241,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_selector_parses_or_is_refused(text in "[a-z(),=!<> \\\\./]{0,30}") {
-            let _ = parse_labels(&text);
-            let _ = Fields::parse(&text);
+            let _ = requirements(&text);
         }
     }
 }

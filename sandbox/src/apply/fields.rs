@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
-use serde_json::{Value, json};
+use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
 use crate::schema::{field, lists};
@@ -23,43 +23,49 @@ pub(super) fn serialize<S: Serializer>(paths: &Paths, to: S) -> Result<S::Ok, S:
     for path in paths {
         let at = path.iter().fold(&mut root, |at, step| &mut at[step]);
         let after = (Bound::Excluded(path.as_slice()), Bound::Unbounded);
-        let next = paths.range::<[String], _>(after).next();
-        let inner = next.is_some_and(|next| next.starts_with(path));
+        let inner = begins(paths, after, path);
         *at = if inner { json!({".": {}}) } else { json!({}) };
     }
     root.serialize(to)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Paths, D::Error> {
-    fn read(value: &Value, path: &mut Path, paths: &mut Paths) -> Option<()> {
-        let map = value.as_object()?;
-        if !path.is_empty() && (map.is_empty() || map.contains_key(".")) {
+    fn read(map: &Map<String, Value>, path: &mut Path, paths: &mut Paths) {
+        if map.is_empty() || map.contains_key(".") {
             paths.insert(path.clone());
         }
         for (step, value) in map.iter().filter(|(step, _)| *step != ".") {
-            step.strip_prefix(['f', 'k', 'v'])?.strip_prefix(':')?;
             path.push(step.clone());
-            read(value, path, paths)?;
+            value.as_object().inspect(|map| read(map, path, paths));
             path.pop();
         }
-        Some(())
     }
     let mut paths = Paths::new();
-    read(&Value::deserialize(from)?, &mut Path::new(), &mut paths)
-        .ok_or_else(|| D::Error::custom("these are no fields"))?;
+    read(&Map::deserialize(from)?, &mut Path::new(), &mut paths);
+    paths.remove(&Path::new());
     Ok(paths)
+}
+
+/// Whether a path or something below it is in a set.
+pub(super) fn has(paths: &Paths, path: &[String]) -> bool {
+    begins(paths, (Bound::Included(path), Bound::Unbounded), path)
+}
+
+fn begins(paths: &Paths, range: (Bound<&[String]>, Bound<&[String]>), path: &[String]) -> bool {
+    let next = paths.range::<[String], _>(range).next();
+    next.is_some_and(|next| next.starts_with(path))
 }
 
 /// A path as people read it: `.spec.containers[name="a"].image`.
 pub(super) fn readable(path: &[String]) -> String {
-    let step = |step: &String| match step.split_at(2) {
-        ("f:", name) => format!(".{name}"),
-        ("v:", item) => format!("[={item}]"),
-        (_, keys) => {
+    let step = |step: &String| match step.split_once(':') {
+        Some(("k", keys)) => {
             let keys: BTreeMap<String, Value> = serde_json::from_str(keys).unwrap_or_default();
             let keys = keys.iter().map(|(key, value)| format!("{key}={value}"));
             format!("[{}]", keys.collect::<Vec<_>>().join(","))
         }
+        Some(("v", item)) => format!("[={item}]"),
+        _ => step.replacen("f:", ".", 1),
     };
     path.iter().map(step).collect()
 }
@@ -109,9 +115,10 @@ fn add<'a>(
 fn parts<'a>(value: &'a Value, schema: &'a Value) -> Option<Vec<(String, &'a Value, &'a Value)>> {
     match value {
         Value::Object(map) if schema["x-kubernetes-map-type"] != "atomic" => {
-            let inner = |name: &String| field(schema, name).unwrap_or(&Value::Null);
-            let part = |(name, value)| (format!("f:{name}"), value, inner(name));
-            Some(map.iter().map(part).collect())
+            let parts = map.iter();
+            let parts =
+                parts.map(|(name, value)| (format!("f:{name}"), value, field(schema, name)));
+            Some(parts.collect())
         }
         Value::Array(list) => {
             let items = lists::steps(schema, list)?.into_iter().zip(list);
@@ -130,42 +137,37 @@ pub(super) fn changed(before: &Nodes<'_>, after: &Nodes<'_>) -> Paths {
     changed.map(|(path, _)| path.clone()).collect()
 }
 
-/// Takes out what is in `old` but not in `keep`. What tells a list's items apart stays in them.
-pub(super) fn prune(value: &mut Value, schema: &Value, path: &mut Path, old: &Paths, keep: &Paths) {
-    // Whether the path or something below it is in a set.
-    let has = |paths: &Paths, path: &Path| {
-        let from = (Bound::Included(path.as_slice()), Bound::Unbounded);
-        let next = paths.range::<[String], _>(from).next();
-        next.is_some_and(|next| next.starts_with(path))
-    };
-    let stays = |path: &mut Path, step: String, value: &mut Value, schema: &Value| {
-        let key = step.strip_prefix("f:").is_some_and(|name| {
-            let within = path.last().filter(|step| step.starts_with("k:"));
-            within.is_some_and(|keys| keys.contains(&format!("{name:?}:")))
-        });
+/// Takes out what `stays` is false of, from the outside in. What tells a list's items apart stays in them.
+pub(super) fn retain(
+    value: &mut Value,
+    schema: &Value,
+    path: &mut Path,
+    stays: &impl Fn(&Path) -> bool,
+) {
+    let of = path.last().filter(|step| step.starts_with("k:")).cloned();
+    let mut part = |step: String, value: &mut Value, schema: &Value| {
+        let key = step.strip_prefix("f:").map(|name| format!("{name:?}:"));
+        let key = key
+            .zip(of.as_ref())
+            .is_some_and(|(key, keys)| keys.contains(&key));
         path.push(step);
-        let mine = has(old, path);
-        let stays = !mine || key || has(keep, path) || *path == ["f:metadata"];
-        if mine && stays {
-            prune(value, schema, path, old, keep);
+        let stays_here = key || stays(path);
+        if stays_here {
+            retain(value, schema, path, stays);
         }
         path.pop();
-        stays
+        stays_here
     };
     match value {
-        Value::Object(map) => map.retain(|name, value| {
-            let inner = field(schema, name).unwrap_or(&Value::Null);
-            stays(path, format!("f:{name}"), value, inner)
-        }),
+        Value::Object(map) => {
+            map.retain(|name, value| part(format!("f:{name}"), value, field(schema, name)));
+        }
         Value::Array(list) => {
-            let steps = lists::steps(schema, list).unwrap_or_default();
-            let items = std::mem::take(list).into_iter();
-            let mut steps = steps.into_iter();
-            list.extend(items.filter_map(|mut item| {
+            let mut steps = lists::steps(schema, list).unwrap_or_default().into_iter();
+            list.retain_mut(|item| {
                 let step = steps.next();
-                let stays = step.is_none_or(|step| stays(path, step, &mut item, &schema["items"]));
-                stays.then_some(item)
-            }));
+                step.is_none_or(|step| part(step, item, &schema["items"]))
+            });
         }
         _ => {}
     }

@@ -177,14 +177,11 @@ fn what_tells_items_apart_stays_while_somebody_has_a_field_in_one() {
 }
 
 #[test]
-fn lists_are_in_the_order_applied_with_what_others_added() {
+fn what_is_new_in_a_list_comes_last() {
     for (before, config, after) in [
         ("a", "b", "ab"),
-        ("ac", "b", "acb"),
-        ("abc", "ca", "bca"),
-        ("abc", "bx", "abcx"),
-        ("ab", "ba", "ba"),
-        ("axb", "ayb", "axyb"),
+        ("abc", "ca", "abc"),
+        ("ab", "xb", "abx"),
         ("", "ab", "ab"),
         ("ab", "", "ab"),
     ] {
@@ -362,9 +359,9 @@ fn the_oldest_updaters_become_one() {
         .as_array()
         .expect("a list");
     assert_eq!(entries.len(), MAX_UPDATERS);
-    assert_eq!(entries[0]["manager"], ANCIENT);
+    assert_eq!(entries[0]["manager"], "ancient-changes");
     assert_eq!(
-        fields(&live, ANCIENT)["f:spec"]
+        fields(&live, "ancient-changes")["f:spec"]
             .as_object()
             .map(serde_json::Map::len),
         Some(5)

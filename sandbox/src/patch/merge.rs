@@ -1,7 +1,5 @@
 //! One object merged into another by a schema: for apply, and for strategic merge patch with its directives.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use crate::schema::{field, lists};
@@ -9,20 +7,25 @@ use crate::schema::{field, lists};
 /// Whose rules a merge follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// Lists by `x-kubernetes-list-type`; atomic maps are replaced.
+    /// Atomic maps are replaced.
     Apply,
-    /// Lists by `x-kubernetes-patch-strategy`; `null` removes; names and items may be directives.
+    /// `null` removes; names and items may be directives.
     Strategic,
 }
 
-/// `live` with what `patch` says.
-pub(crate) fn merge(live: Option<Value>, patch: &Value, schema: &Value, how: How) -> Value {
-    let whole = how == How::Apply && schema["x-kubernetes-map-type"] == "atomic";
-    match (live.unwrap_or_default(), patch) {
-        (Value::Object(live), Value::Object(patch)) if !whole => object(live, patch, schema, how),
-        (_, Value::Object(patch)) if !whole => object(Map::new(), patch, schema, how),
-        (Value::Array(live), Value::Array(patch)) => list(live, patch, schema, how),
-        (_, Value::Array(patch)) => list(Vec::new(), patch, schema, how),
+/// `live` with what `patch` says. Lists are merged by `x-kubernetes-list-type`; what is new in one comes last.
+pub(crate) fn merge(live: &Value, patch: &Value, schema: &Value, how: How) -> Value {
+    match patch {
+        Value::Object(patch)
+            if how == How::Strategic || schema["x-kubernetes-map-type"] != "atomic" =>
+        {
+            let live = live.as_object().cloned().unwrap_or_default();
+            object(live, patch, schema, how).into()
+        }
+        Value::Array(patch) => {
+            let live = live.as_array().cloned().unwrap_or_default();
+            list(live, patch, schema, how).into()
+        }
         _ => patch.clone(),
     }
 }
@@ -32,7 +35,7 @@ fn object(
     patch: &Map<String, Value>,
     schema: &Value,
     how: How,
-) -> Value {
+) -> Map<String, Value> {
     let strategic = how == How::Strategic;
     let directive = patch.get("$patch").filter(|_| strategic);
     if directive.is_some_and(|how| how == "replace" || how == "delete") {
@@ -43,73 +46,43 @@ fn object(
     }
     for (name, value) in patch {
         if !strategic || !(value.is_null() || name.starts_with('$')) {
-            let inner = field(schema, name).unwrap_or(&Value::Null);
-            let next = merge(merged.remove(name), value, inner, how);
+            let live = merged.get(name).unwrap_or(&Value::Null);
+            let next = merge(live, value, field(schema, name), how);
             merged.insert(name.clone(), next);
         } else if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(Value::Array(list)), Some(gone)) = (merged.get_mut(list), value.as_array())
-            {
+            let list = merged.get_mut(list).and_then(Value::as_array_mut);
+            if let (Some(list), Some(gone)) = (list, value.as_array()) {
                 list.retain(|item| !gone.contains(item));
             }
         } else {
             merged.remove(name);
         }
     }
-    Value::Object(merged)
+    merged
 }
 
-/// What tells the items of a list apart; `None` if it is replaced as a whole, or an item has not its key.
-fn identities(schema: &Value, items: &[Value], how: How) -> Option<Vec<String>> {
-    if how == How::Apply {
-        return lists::steps(schema, items);
-    }
-    let strategy = schema["x-kubernetes-patch-strategy"].as_str();
-    strategy.filter(|strategy| strategy.contains("merge"))?;
-    let identity = |item: &Value| match schema["x-kubernetes-patch-merge-key"].as_str() {
-        Some(key) => item.get(key).map(Value::to_string),
-        None => Some(item.to_string()),
+fn list(mut merged: Vec<Value>, patch: &[Value], schema: &Value, how: How) -> Vec<Value> {
+    let is = |item: &Value, directive: &str| how == How::Strategic && item["$patch"] == directive;
+    let rest = patch.iter().filter(|item| !is(item, "replace")).cloned();
+    let rest: Vec<Value> = rest.collect();
+    let known = lists::steps(schema, &merged).filter(|_| rest.len() == patch.len());
+    let (Some(mut known), Some(steps)) = (known, lists::steps(schema, patch)) else {
+        return rest;
     };
-    items.iter().map(identity).collect()
-}
-
-fn list(live: Vec<Value>, patch: &[Value], schema: &Value, how: How) -> Value {
-    let strategic = how == How::Strategic;
-    let is = |item: &Value, directive: &str| {
-        strategic && item.get("$patch").is_some_and(|is| is == directive)
-    };
-    let replaced = patch.iter().any(|item| is(item, "replace"));
-    let identities = |items| identities(schema, items, how).filter(|_| !replaced);
-    let (Some(mut before), Some(patched)) = (identities(&live), identities(patch)) else {
-        let items = patch.iter().filter(|item| !is(item, "replace"));
-        return items.cloned().collect();
-    };
-    let mut items: HashMap<String, Value> = before.iter().cloned().zip(live).collect();
-    let mut wanted = Vec::with_capacity(patch.len());
-    for (id, item) in patched.into_iter().zip(patch) {
-        if is(item, "delete") {
-            before.retain(|known| *known != id);
-        } else {
-            let merged = merge(items.remove(&id), item, &schema["items"], how);
-            items.insert(id.clone(), merged);
-            wanted.push(id);
+    for (step, item) in steps.into_iter().zip(patch) {
+        let at = known.iter().position(|known| *known == step);
+        match at {
+            Some(at) if is(item, "delete") => {
+                known.remove(at);
+                merged.remove(at);
+            }
+            Some(at) => merged[at] = merge(&merged[at], item, &schema["items"], how),
+            None if is(item, "delete") => {}
+            None => {
+                known.push(step);
+                merged.push(merge(&Value::Null, item, &schema["items"], how));
+            }
         }
     }
-    let order = interleave(&before, &wanted).into_iter();
-    order.filter_map(|id| items.remove(id)).collect()
-}
-
-/// The items wanted in their order, the others where they are between those in both lists.
-fn interleave<'a>(live: &'a [String], wanted: &'a [String]) -> Vec<&'a String> {
-    let mut rest = live.iter().peekable();
-    let mut result = Vec::with_capacity(live.len() + wanted.len());
-    for (index, id) in wanted.iter().enumerate() {
-        let shared = wanted[index..].iter().find(|id| live.contains(id));
-        while let Some(other) = rest.next_if(|other| Some(*other) != shared) {
-            result.extend(Some(other).filter(|other| !wanted.contains(other)));
-        }
-        rest.next_if(|other| *other == id);
-        result.push(id);
-    }
-    result.extend(rest.filter(|other| !wanted.contains(other)));
-    result
+    merged
 }

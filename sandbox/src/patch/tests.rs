@@ -51,12 +51,8 @@ fn a_json_patch_that_cannot_be_applied_is_invalid_and_one_that_is_none_a_bad_req
         (json!([{"op": "frobnicate", "path": "/a"}]), 422),
         (json!([{"op": "add", "path": "a", "value": 1}]), 422),
         (json!({"a": 1}), 400),
-        (json!([1]), 400),
+        (json!([1]), 422),
         (json!("x"), 400),
-        (
-            json!(vec![json!({"op": "remove", "path": "/a"}); 10_001]),
-            413,
-        ),
     ] {
         let failure = json(&document, &patch).expect_err("cannot be applied");
         assert_eq!(failure.code, code, "{failure} for {patch:.80}");
@@ -218,7 +214,7 @@ fn keys_that_are_not_retained_go() {
 fn finalizers_are_a_set() {
     let document = json!({"metadata": {"finalizers": ["a", "b"]}});
     for (patch, expected) in [
-        (json!({"finalizers": ["c", "a"]}), json!(["c", "a", "b"])),
+        (json!({"finalizers": ["c", "a"]}), json!(["a", "b", "c"])),
         (
             json!({"$deleteFromPrimitiveList/finalizers": ["a"]}),
             json!(["b"]),
@@ -241,7 +237,11 @@ fn ports_of_a_service_and_of_a_container_have_different_keys() {
         super::strategic(&kind("Service"), &service, &patch).expect("can be applied")["spec"]["ports"],
         json!([{"port": 80, "name": "b"}, {"port": 81}])
     );
-    let container = pod(json!([{"name": "a", "ports": [{"containerPort": 80}]}]));
-    let patch = pod(json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "UDP"}]}]));
-    assert_eq!(strategic(&container, &patch), Ok(patch));
+    let ports = json!([{"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}]);
+    let container = pod(json!([{"name": "a", "ports": ports}]));
+    let patch = pod(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "web"}]}]));
+    assert_eq!(
+        strategic(&container, &patch).expect("can be applied")["spec"]["containers"][0]["ports"],
+        json!([{"containerPort": 80, "name": "web"}, {"containerPort": 80, "protocol": "UDP"}])
+    );
 }

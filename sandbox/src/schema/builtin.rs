@@ -7,7 +7,7 @@ use kube_cel::KubeCelExt as _;
 use kube_cel::cel::{self, Context, Program};
 use serde_json::{Map, Value, json};
 
-use super::{PRESERVE, Structural};
+use super::Structural;
 use crate::kinds::definitions;
 
 const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -21,65 +21,61 @@ pub(super) fn structural(name: &str) -> &'static Structural {
         let names = definitions().keys();
         names.map(|name| (name.as_str(), OnceLock::new())).collect()
     });
-    ALL[name].get_or_init(|| {
-        let schema = resolve(name, &mut Vec::new());
-        Structural::compile(schema, true).expect("definitions are in order")
-    })
+    ALL[name]
+        .get_or_init(|| Structural::compile(resolve(name), true).expect("definitions are in order"))
 }
 
 /// A schema declared for a custom kind with what every object has.
 pub(super) fn with_metadata(declared: &Value) -> Value {
     let text = json!({"type": "string"});
-    let metadata = resolve(METADATA, &mut Vec::new());
-    let mut schema =
-        json!({"properties": {"apiVersion": text, "kind": text, "metadata": metadata}});
+    let properties = json!({"apiVersion": text, "kind": text, "metadata": resolve(METADATA)});
+    let mut schema = json!({"properties": properties});
     json_patch::merge(&mut schema, declared);
     schema
 }
 
-/// A definition with all it refers to in it, but for itself.
-fn resolve(name: &str, within: &mut Vec<String>) -> Value {
+/// A definition with what is added to it and all it refers to in it.
+fn resolve(name: &str) -> Value {
     static ADDED: LazyLock<Map<String, Value>> =
         LazyLock::new(|| serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is YAML"));
-    let definition = definitions().get(name);
-    let Some(definition) = definition.filter(|_| !within.iter().any(|one| one == name)) else {
-        return json!({PRESERVE: true});
-    };
-    within.push(name.to_owned());
-    let mut schema = inline(definition, within);
-    within.pop();
+    let mut schema = definitions()[name].clone();
     // `core.v1.Pod` of `io.k8s.api.core.v1.Pod`
     let last = name.rmatch_indices('.').nth(2);
     if let Some(added) = last.and_then(|(at, _)| ADDED.get(&name[at + 1..])) {
         json_patch::merge(&mut schema, added);
     }
-    schema
+    inline(schema)
 }
 
-fn inline(schema: &Value, within: &mut Vec<String>) -> Value {
+fn inline(schema: Value) -> Value {
     match schema {
-        Value::Object(fields) => {
-            let wrapped = || schema["allOf"][0]["$ref"].as_str();
-            let reference = schema["$ref"].as_str().or_else(wrapped);
-            let mut inlined = match reference.and_then(|to| to.rsplit('/').next()) {
-                Some(name) => resolve(name, within),
-                None => json!({}),
-            };
+        Value::Object(mut fields) => {
+            // What stands beside a reference has it wrapped.
+            let wrapped = fields.get("allOf").and_then(|all| all[0].get("$ref"));
+            let reference = wrapped.or_else(|| fields.get("$ref"));
+            let name = reference.and_then(|to| to.as_str()?.strip_prefix("#/components/schemas/"));
+            let mut inlined = json!({});
+            if let Some(name) = name {
+                inlined = resolve(name);
+                fields.remove("allOf");
+                fields.remove("$ref");
+            }
             for (name, value) in fields {
-                let replaced = reference.is_some() && ["$ref", "allOf"].contains(&name.as_str());
-                if !(replaced || name == "description" && value.is_string()) {
-                    inlined[name] = inline(value, within);
-                }
+                json_patch::merge(&mut inlined[name], &inline(value));
             }
             inlined
         }
-        Value::Array(list) => list.iter().map(|item| inline(item, within)).collect(),
-        other => other.clone(),
+        Value::Array(list) => list.into_iter().map(inline).collect(),
+        other => other,
     }
 }
 
-/// The text or number that a CEL expression makes of an object; `None` if it makes none.
-pub(super) fn evaluate(expression: &str, object: &Value) -> Option<Value> {
+/// What a schema fills in where there is nothing: `default`, or, in `builtin.yaml` only, what the CEL expression `x-default`
+/// makes of the object the field is in.
+pub(super) fn default_of(schema: &Value, object: &Value) -> Option<Value> {
+    let Some(expression) = schema["x-default"].as_str() else {
+        return schema.get("default").cloned();
+    };
     let mut context = Context::default().with_all();
     context.add_variable("self", object).ok()?;
     match Program::compile(expression).ok()?.execute(&context).ok()? {

@@ -4,7 +4,8 @@ use kube_cel::CompiledSchema;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{RULES, Structural, builtin, cause};
+use super::values::cause;
+use super::{Structural, builtin};
 use crate::kinds::{Kind, Schema};
 use crate::release::Release;
 use crate::status::Cause;
@@ -26,39 +27,34 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
                 let served = version["served"] == true;
                 kinds.extend(served.then(|| kind(&definition["spec"], version, schema)));
             }
-            Err(why) => causes.push(invalid(at, &why)),
+            Err(why) => causes.push(cause("FieldValueInvalid", &at, &why)),
         }
     }
     causes.is_empty().then_some(kinds).ok_or(causes)
 }
 
-fn invalid(field: String, why: &str) -> Cause {
-    cause("FieldValueInvalid", field, format!("Invalid value: {why}"))
-}
-
 fn wrong_rules(rules: &CompiledSchema, at: &str, causes: &mut Vec<Cause>) {
     for (index, rule) in rules.validations.iter().enumerate() {
-        if let Err(why) = rule {
-            let field = format!("{at}.{RULES}[{index}].rule");
-            causes.push(invalid(field, &format!("compilation failed: {why}")));
-        }
+        let field = format!("{at}.x-kubernetes-validations[{index}].rule");
+        let wrong = rule.as_ref().err();
+        let wrong = wrong.map(|why| format!("compilation failed: {why}"));
+        causes.extend(wrong.map(|why| cause("FieldValueInvalid", &field, &why)));
     }
     for (name, rules) in &rules.properties {
         wrong_rules(rules, &format!("{at}.properties[{name}]"), causes);
     }
-    let values = &rules.additional_properties;
-    for (name, rules) in [("items", &rules.items), ("additionalProperties", values)] {
-        if let Some(rules) = rules {
-            wrong_rules(rules, &format!("{at}.{name}"), causes);
-        }
+    if let Some(items) = &rules.items {
+        wrong_rules(items, &format!("{at}.items"), causes);
+    }
+    if let Some(values) = &rules.additional_properties {
+        wrong_rules(values, &format!("{at}.additionalProperties"), causes);
     }
 }
 
 fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |list: &Value| list.as_array().into_iter().flatten().map(text).collect();
+    let texts = |list: &Value| Vec::deserialize(list).unwrap_or_default();
     let names = &spec["names"];
-    let columns = Vec::deserialize(&version["additionalPrinterColumns"]);
     Kind {
         group: text(&spec["group"]),
         version: text(&version["name"]),
@@ -74,7 +70,7 @@ fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
         generation: true,
         subresources: Vec::new(),
         virtual_only: false,
-        columns: columns.unwrap_or_default(),
+        columns: Vec::deserialize(&version["additionalPrinterColumns"]).unwrap_or_default(),
         schema: Schema::Custom(Box::new(schema)),
     }
 }

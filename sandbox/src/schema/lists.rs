@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::{cause, field, join};
+use super::join;
+use super::values::cause;
 use crate::status::Cause;
 
 /// The steps to the items of a list that is merged item by item, as `FieldsV1` calls them: `k:` and the keys of an object,
@@ -28,34 +29,24 @@ fn step(schema: &Value, item: &Value) -> Option<String> {
         let default = || schema["items"]["properties"][key].get("default");
         Some((key.to_owned(), item.get(key).or_else(default)?.clone()))
     };
-    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
-    let keys: BTreeMap<_, _> = keys.iter().map(value).collect::<Option<_>>()?;
+    let keys = schema["x-kubernetes-list-map-keys"].as_array()?.iter();
+    let keys: BTreeMap<_, _> = keys.map(value).collect::<Option<_>>()?;
     Some(format!("k:{}", json!(keys)))
 }
 
-/// Items that are there twice: of lists of custom kinds that are sets or have keys, and of lists of built-in kinds with a
+/// Items of a list that are there twice: of custom kinds, if it is a set or has keys, and of built-in kinds, if it has a
 /// field that must differ (`x-unique`).
-pub(super) fn duplicates(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for (name, value) in value.as_object().into_iter().flatten() {
-        if let Some(inner) = field(schema, name) {
-            duplicates(inner, value, &join(path, name), causes);
-        }
-    }
+pub(super) fn duplicates(schema: &Value, list: &Value, path: &str, causes: &mut Vec<Cause>) {
     let custom = schema["x-kubernetes-patch-strategy"].is_null();
     let mut seen = HashSet::new();
-    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+    for (index, item) in list.as_array().into_iter().flatten().enumerate() {
         let path = format!("{path}[{index}]");
         let (field, identity) = match schema["x-unique"].as_str() {
             Some(key) => (join(&path, key), item.get(key).map(Value::to_string)),
-            None => (path.clone(), step(schema, item).filter(|_| custom)),
+            None => (path, step(schema, item).filter(|_| custom)),
         };
         if let Some(twice) = identity.filter(|identity| !seen.insert(identity.clone())) {
-            causes.push(cause(
-                "FieldValueDuplicate",
-                field,
-                format!("Duplicate value: {twice}"),
-            ));
+            causes.push(cause("FieldValueDuplicate", &field, &twice));
         }
-        duplicates(&schema["items"], item, &path, causes);
     }
 }

@@ -3,13 +3,34 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonschema::error::ValidationErrorKind as Wrong;
-use jsonschema::paths::{Location, LocationSegment};
+use jsonschema::paths::LocationSegment;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use kube_cel::CompiledSchema;
 use serde_json::{Value, json};
 
-use super::{INT_OR_STRING, cause, join};
+use super::join;
 use crate::status::Cause;
+
+/// What can be wrong with a field, and how the message begins. The first is for all that has no reason of its own.
+const REASONS: [(&str, &str); 9] = [
+    ("FieldValueInvalid", "Invalid value"),
+    ("FieldValueTypeInvalid", "Invalid value"),
+    ("FieldValueNotSupported", "Unsupported value"),
+    ("FieldValueTooLong", "Too long"),
+    ("FieldValueTooMany", "Too many"),
+    ("FieldValueForbidden", "Forbidden"),
+    ("FieldValueRequired", "Required value"),
+    ("FieldValueDuplicate", "Duplicate value"),
+    ("FieldValueNotFound", "Not found"),
+];
+
+/// One cause, its message from the reason and what is to be said beside it (empty for nothing).
+pub(super) fn cause(reason: &str, field: &str, more: &str) -> Cause {
+    let known = REASONS.iter().find(|(known, _)| *known == reason);
+    let (reason, title) = known.unwrap_or(&REASONS[0]);
+    let message = format!("{title}: {more}");
+    Cause::new(reason, field, message.trim_end_matches(": "))
+}
 
 /// Compiles a schema for values. Fails with what is wrong with it, e.g. a pattern.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
@@ -20,9 +41,6 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex())
         .should_validate_formats(true)
         .with_format("byte", |text: &str| STANDARD.decode(text).is_ok())
-        .with_format("date-time", |text: &str| {
-            text.parse::<jiff::Timestamp>().is_ok()
-        })
         .with_format("duration", |text: &str| {
             text.parse::<jiff::SignedDuration>().is_ok()
         })
@@ -39,7 +57,7 @@ fn to_json_schema(schema: &mut Value) {
         return;
     };
     fields.values_mut().for_each(to_json_schema);
-    if fields.get(INT_OR_STRING) == Some(&json!(true)) {
+    if fields.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
         fields.insert("type".into(), json!(["integer", "string"]));
     }
     // Formats of numbers are ranges.
@@ -68,40 +86,29 @@ pub(super) fn check(values: &Validator, object: &Value) -> Vec<Cause> {
 }
 
 fn told(error: &ValidationError<'_>) -> Cause {
-    let at = path(error.instance_path());
-    if let Wrong::Required { property } = error.kind() {
-        let field = join(&at, property.as_str().unwrap_or_default());
-        return cause("FieldValueRequired", field, "Required value");
-    }
-    let (reason, title) = match error.kind() {
-        Wrong::Enum { .. } => ("FieldValueNotSupported", "Unsupported"),
-        Wrong::MaxLength { .. } => ("FieldValueTooLong", "Too long a"),
-        Wrong::MaxItems { .. } | Wrong::MaxProperties { .. } => {
-            ("FieldValueTooMany", "Too large a")
+    // `spec.command[0]`
+    let segments = error.instance_path().into_iter();
+    let field = segments.fold(String::new(), |path, segment| match segment {
+        LocationSegment::Index(index) => format!("{path}[{index}]"),
+        LocationSegment::Property(name) => join(&path, &name),
+    });
+    let reason = match error.kind() {
+        Wrong::Required { property } => {
+            let missing = join(&field, property.as_str().unwrap_or_default());
+            return cause("FieldValueRequired", &missing, "");
         }
-        Wrong::Type { .. } | Wrong::Format { .. } => ("FieldValueTypeInvalid", "Invalid"),
-        _ => ("FieldValueInvalid", "Invalid"),
+        Wrong::Type { .. } | Wrong::Format { .. } => "FieldValueTypeInvalid",
+        Wrong::Enum { .. } => "FieldValueNotSupported",
+        Wrong::MaxLength { .. } => "FieldValueTooLong",
+        Wrong::MaxItems { .. } | Wrong::MaxProperties { .. } => "FieldValueTooMany",
+        _ => "FieldValueInvalid",
     };
+    let (value, mut why) = (error.instance(), error.masked().to_string());
     // What is of the wrong form, or more than one value, may be secret.
-    let value = error.instance();
-    let secret = reason == "FieldValueTypeInvalid" || value.is_object() || value.is_array();
-    let value = if secret {
-        String::new()
-    } else {
-        format!("{value}: ")
-    };
-    let message = format!("{title} value: {value}{}", error.masked());
-    cause(reason, at, message)
-}
-
-/// `spec.command[0]`
-fn path(location: &Location) -> String {
-    location
-        .into_iter()
-        .fold(String::new(), |path, segment| match segment {
-            LocationSegment::Index(index) => format!("{path}[{index}]"),
-            LocationSegment::Property(name) => join(&path, &name),
-        })
+    if reason != "FieldValueTypeInvalid" && !value.is_object() && !value.is_array() {
+        why = format!("{value}: {why}");
+    }
+    cause(reason, &field, &why)
 }
 
 /// The rules an object breaks.
@@ -110,25 +117,19 @@ pub(super) fn broken_rules(
     object: &Value,
     before: Option<&Value>,
 ) -> Vec<Cause> {
-    const REASONS: [(&str, &str); 5] = [
-        ("FieldValueInvalid", "Invalid value"),
-        ("FieldValueForbidden", "Forbidden"),
-        ("FieldValueRequired", "Required value"),
-        ("FieldValueDuplicate", "Duplicate value"),
-        ("FieldValueNotFound", "Not found"),
-    ];
     let broken = kube_cel::validate_compiled(rules, object, before).err();
     let broken = broken.iter().flat_map(kube_cel::ValidationErrors::as_slice);
     broken
         .map(|rule| {
-            let reason = rule.reason.as_deref().unwrap_or_default();
-            let known = REASONS.iter().find(|(known, _)| *known == reason);
-            let (reason, title) = known.unwrap_or(&REASONS[0]);
             let field = match rule.field_path.trim_start_matches('.') {
                 "" => "<nil>",
                 path => path,
             };
-            cause(reason, field, format!("{title}: {}", rule.message))
+            cause(
+                rule.reason.as_deref().unwrap_or_default(),
+                field,
+                &rule.message,
+            )
         })
         .collect()
 }
