@@ -8,7 +8,6 @@ pub mod tokens;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
 /// Group of whoever proved who he is.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -21,7 +20,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// Who asks.
+/// Who asks; serialized, the `userInfo` of reviews.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// `alice@example.com`, `system:serviceaccount:ns:name`, `system:anonymous`
@@ -45,14 +44,13 @@ impl Identity {
 
     /// A person, or whoever else is not a ServiceAccount, with these groups and `system:authenticated`.
     #[must_use]
-    pub fn user(username: &str, groups: Vec<String>) -> Self {
-        let mut identity = Self {
+    pub fn user(username: &str, mut groups: Vec<String>) -> Self {
+        groups.push(AUTHENTICATED.to_owned());
+        Self {
             username: username.to_owned(),
             groups,
             ..Self::default()
-        };
-        identity.join(AUTHENTICATED);
-        identity
+        }
     }
 
     /// A ServiceAccount, with the groups every one has.
@@ -70,19 +68,6 @@ impl Identity {
     #[must_use]
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|mine| mine == group)
-    }
-
-    /// Adds a group it is not in yet.
-    pub fn join(&mut self, group: &str) {
-        if !self.is_in(group) {
-            self.groups.push(group.to_owned());
-        }
-    }
-
-    /// As `userInfo` of reviews.
-    #[must_use]
-    pub fn user_info(&self) -> Value {
-        json!(self)
     }
 }
 

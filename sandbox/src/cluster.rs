@@ -205,7 +205,7 @@ impl Drop for Sandbox {
 
 impl Cluster {
     /// Stores an object a cluster begins with.
-    fn plant(&self, mut object: Value) -> anyhow::Result<()> {
+    pub(crate) fn plant(&self, mut object: Value) -> anyhow::Result<()> {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
         let kind = self.kinds.of(text("apiVersion"), text("kind"));
         let kind = kind.with_context(|| format!("no kind {} is served", object["kind"]))?;

@@ -5,75 +5,130 @@
 //! after it leads to.
 
 mod definitions;
-mod namespaces;
 mod owners;
 
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::auth::{Identity, rbac};
+use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
-use crate::object::{deleting, metadata_mut, name, namespace};
+use crate::object::{deleting, name, namespace};
 use crate::rest::Call;
+use crate::selector::label_selector_matches;
 use crate::store::Key;
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
 pub async fn start(cluster: &Arc<Cluster>) {
     let changes = |cluster: &Cluster| cluster.store.watch("", None, cluster.store.revision());
     let mut watch = changes(cluster);
-    all(cluster).await;
+    everything(cluster).await;
     let cluster = Arc::clone(cluster);
     cluster.tasks.clone().spawn(async move {
         let follow = async {
             loop {
+                let mut looked = 0;
                 while let Ok(event) = watch.next().await {
-                    seen(&cluster, &event.key, &event.object, event.gone).await;
+                    let ends = event.gone || deleting(&event.object);
+                    if ends && event.revision > looked {
+                        // Anything may have waited for it. What ends meanwhile is seen with it.
+                        looked = cluster.store.revision();
+                        everything(&cluster).await;
+                    } else if let Some(object) = cluster.store.get(&event.key).filter(|_| !ends) {
+                        definitions::serve(&cluster, &event.key, &object);
+                        look_after(&cluster, &event.key, &object, &[]).await;
+                    }
                 }
                 // It fell behind, and starts over.
                 watch = changes(&cluster);
-                all(&cluster).await;
+                for (key, object) in cluster.store.all() {
+                    definitions::serve(&cluster, &key, &object);
+                }
+                everything(&cluster).await;
             }
         };
         cluster.stop.run_until_cancelled(follow).await;
     });
 }
 
-/// Shows the controllers everything there is.
-async fn all(cluster: &Cluster) {
-    for (key, object) in cluster.store.all() {
-        seen(cluster, &key, &object, false).await;
+async fn everything(cluster: &Cluster) {
+    let all = cluster.store.all();
+    for (key, _) in &all {
+        // As it is after what was done for those before it.
+        if let Some(object) = cluster.store.get(key) {
+            look_after(cluster, key, &object, &all).await;
+        }
     }
 }
 
-/// What follows from a change of an object, or from its being `gone`.
-async fn seen(cluster: &Cluster, key: &Key, object: &Arc<Value>, gone: bool) {
-    match &*key.resource {
-        "namespaces" if !gone => namespaces::look_after(cluster, object).await,
-        "clusterroles.rbac.authorization.k8s.io" => aggregate(cluster, &key.resource),
-        definitions::RESOURCE => definitions::look_after(cluster, object, gone).await,
+/// Does what an object asks for; `all` matters only to those that are being deleted.
+async fn look_after(cluster: &Cluster, key: &Key, object: &Value, all: &[(Key, Arc<Value>)]) {
+    match (&*key.resource, deleting(object)) {
+        (_, true) if all.is_empty() => return, // its own event comes
+        ("namespaces", false) => furnish(cluster, &key.name),
+        ("namespaces", true) => empty(cluster, key, all).await,
+        (definitions::RESOURCE, true) => definitions::retire(cluster, key).await,
+        ("clusterroles.rbac.authorization.k8s.io", false) => aggregate(cluster, &key.resource),
         _ => {}
     }
-    if gone {
-        namespaces::emptied(cluster, &key.namespace).await;
-        definitions::emptied(cluster, &key.resource).await;
-        owners::gone(cluster, object).await;
-    } else {
-        owners::look_after(cluster, key, object).await;
+    if owners::look_after(cluster, key, object, all) {
+        delete(cluster, "generic-garbage-collector", object).await;
     }
 }
 
-/// Brings the rules of ClusterRoles that consist of others up to date.
-fn aggregate(cluster: &Cluster, resource: &str) {
+/// Gives a namespace what each has from the start, and keeps.
+fn furnish(cluster: &Cluster, namespace: &str) {
+    let authority = json!({"ca.crt": cluster.pki.authority()});
+    for (kind, name, data) in [
+        ("ServiceAccount", "default", Value::Null),
+        ("ConfigMap", "kube-root-ca.crt", authority),
+    ] {
+        let resource = format!("{}s", kind.to_lowercase());
+        let there = cluster.store.get(&Key::new(&resource, namespace, name));
+        if there.is_some() {
+            continue;
+        }
+        let metadata = json!({"namespace": namespace, "name": name});
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+        json_patch::merge(&mut object, &json!({"data": data}));
+        let _ = cluster.plant(object); // unless somebody was faster
+    }
+}
+
+/// Deletes what is in a namespace, and lets the namespace go when nothing is left.
+async fn empty(cluster: &Cluster, key: &Key, all: &[(Key, Arc<Value>)]) {
+    let within = all.iter().filter(|(one, _)| one.namespace == key.name);
+    let contents: Vec<_> = within.map(|(_, object)| object).collect();
+    for object in &contents {
+        delete(cluster, "namespace-controller", object).await;
+    }
+    if contents.is_empty() {
+        amend(cluster, key, |next| {
+            keep(next, "spec", "finalizers", |one| one != "kubernetes");
+        });
+    }
+}
+
+/// Gives ClusterRoles that consist of others the rules of those.
+pub(crate) fn aggregate(cluster: &Cluster, resource: &str) {
     let (_, all) = cluster.store.list(resource, None);
     for role in &all {
-        if let Some(rules) = rbac::aggregated(role, &all) {
-            amend(cluster, &Key::new(resource, "", name(role)), |role| {
-                role["rules"] = rules;
-            });
+        let selectors = &role["aggregationRule"]["clusterRoleSelectors"];
+        let Some(selectors) = selectors.as_array() else {
+            continue;
+        };
+        let mut rules: Vec<&Value> = Vec::new();
+        for other in all.iter().filter(|other| name(other) != name(role)) {
+            let chosen = |one| label_selector_matches(one, &other["metadata"]["labels"]);
+            if selectors.iter().any(chosen) {
+                rules.extend(other["rules"].as_array().into_iter().flatten());
+            }
         }
+        amend(cluster, &Key::new(resource, "", name(role)), |role| {
+            role["rules"] = json!(rules);
+        });
     }
 }
 
@@ -86,47 +141,43 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
     let mut next = (*live).clone();
     change(&mut next);
     let held = |part: &str| {
-        next[part]["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty())
+        let list = next[part]["finalizers"].as_array();
+        list.is_some_and(|list| !list.is_empty())
     };
     let over = deleting(&next) && next["metadata"]["deletionGracePeriodSeconds"] == 0;
     let stays = !over || held("metadata") || held("spec");
     let _ = cluster.store.write(key, Some(&live), stays.then_some(next));
 }
 
-/// Takes a finalizer out of the `metadata` or `spec` of an object.
-fn unhold(object: &mut Value, part: &str, finalizer: &str) {
-    let list = object.pointer_mut(&format!("/{part}/finalizers"));
-    if let Some(list) = list.and_then(Value::as_array_mut) {
-        list.retain(|one| one != finalizer);
-        if list.is_empty() && part == "metadata" {
-            metadata_mut(object).remove("finalizers");
-        }
-    }
+/// Takes what is not to be kept out of a list in the `metadata` or `spec` of an object.
+fn keep(object: &mut Value, part: &str, list: &str, keep: impl Fn(&Value) -> bool) {
+    let all = object[part][list].as_array().into_iter().flatten();
+    let left: Vec<&Value> = all.filter(|one| keep(one)).collect();
+    let left = (!left.is_empty()).then_some(left);
+    let patch = json!({part: {list: left}});
+    json_patch::merge(object, &patch);
+}
+
+/// The kind an object or a reference says it is of.
+fn kind_of(cluster: &Cluster, object: &Value) -> Option<Arc<Kind>> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    cluster.kinds.of(text("apiVersion"), text("kind"))
 }
 
 /// Deletes an object as the controller of this name, unless that was done.
-async fn delete(
-    cluster: &Cluster,
-    controller: &str,
-    kind: &Arc<Kind>,
-    object: &Value,
-    options: &DeleteOptions,
-) {
-    let (namespace, name) = (namespace(object), name(object));
-    if deleting(object) {
+async fn delete(cluster: &Cluster, controller: &str, object: &Value) {
+    let kind = kind_of(cluster, object).filter(|_| !deleting(object));
+    let Some(kind) = kind else {
         return;
+    };
+    let who = Identity::sandbox(&format!("system:serviceaccount:kube-system:{controller}"));
+    let options = DeleteOptions {
+        propagation_policy: Some("Background".to_owned()),
+        ..DeleteOptions::default()
+    };
+    let (at, name) = (namespace(object), name(object));
+    let call = Call::new(who, &kind, at, name, "");
+    if let Err(error) = cluster.delete(&call, &options).await {
+        tracing::debug!(%error, at, name, controller, "not deleted");
     }
-    let call = Call::new(identity(controller), kind, namespace, name, "");
-    if let Err(error) = cluster.delete(&call, options).await
-        && error.code != 404
-    {
-        tracing::debug!(%error, namespace, name, controller, "not deleted");
-    }
-}
-
-/// As whom a controller acts.
-fn identity(name: &str) -> Identity {
-    Identity::sandbox(&format!("system:serviceaccount:kube-system:{name}"))
 }

@@ -13,22 +13,19 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::auth::Identity;
+
 /// Names the API server and the kubelet are reached by.
 const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"];
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority and what it signed.
+#[derive(Debug)]
 pub struct Pki {
     authority: Authority,
     pem: String,
     server: Arc<ServerConfig>,
-}
-
-impl std::fmt::Debug for Pki {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pki")
-    }
 }
 
 /// A certificate with its key, in PEM.
@@ -85,9 +82,8 @@ impl Pki {
         );
         let mut params = named(user);
         for &group in groups {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
+            let names = &mut params.distinguished_name;
+            names.push(DnType::OrganizationName, group);
         }
         sign(&self.authority, params, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -108,16 +104,15 @@ impl Pki {
     }
 }
 
-/// User and groups a client certificate names: `CN` and each `O`.
+/// Whom a client certificate names: `CN` the user, each `O` a group.
 #[must_use]
-pub fn subject(certificate: &[u8]) -> Option<(String, Vec<String>)> {
+pub fn subject(certificate: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject
-        .iter_organization()
-        .map(|group| group.as_str().map(str::to_owned));
-    Some((user.to_owned(), groups.collect::<Result<_, _>>().ok()?))
+    let groups = subject.iter_organization();
+    let groups = groups.map(|group| Some(group.as_str().ok()?.to_owned()));
+    Some(Identity::user(user, groups.collect::<Option<_>>()?))
 }
 
 fn named(name: &str) -> CertificateParams {
@@ -166,9 +161,9 @@ mod tests {
         let pki = Pki::new().unwrap();
         for groups in [&[][..], &["system:masters"]] {
             let issued = pki.client("alice@example.com", groups).unwrap();
-            let (user, seen) = subject(&der(&issued.certificate)).unwrap();
-            assert_eq!(user, "alice@example.com");
-            assert_eq!(seen, groups);
+            let groups = groups.iter().map(|&group| group.to_owned()).collect();
+            let named = Identity::user("alice@example.com", groups);
+            assert_eq!(subject(&der(&issued.certificate)), Some(named));
         }
         assert!(pki.client("x", &["a", "b"]).is_err());
         assert_eq!(subject(b"no certificate"), None);

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use super::Write;
+use crate::auth::rbac::has;
 use crate::cluster::Cluster;
 use crate::selector::label_selector_matches;
 use crate::store::Key;
@@ -17,46 +18,38 @@ pub(super) fn wants(
     write: &Write<'_>,
     object: &Value,
 ) -> bool {
-    let selects = |selector: &Option<LabelSelector>, labels: &Value| {
+    let selects = |selector: &Option<LabelSelector>, of: &Value| {
+        let labels = &of["metadata"]["labels"];
         (selector.as_ref()).is_none_or(|selector| label_selector_matches(&json!(selector), labels))
     };
-    let labels = |object: &Value| object["metadata"]["labels"].clone();
+    // By the labels of the object as it is or as it was.
+    let objects = [Some(object), write.before].into_iter().flatten();
+    let mut objects = objects.filter(|one| one.is_object());
     // A Namespace is selected by its own labels, what is in none always.
-    let shown = if object.is_null() {
-        write.before
-    } else {
-        Some(object)
-    };
     let namespace = match &*write.call.namespace {
-        _ if write.call.kind.resource() == "namespaces" => shown.map(labels),
+        _ if write.call.kind.resource() == "namespaces" => objects.clone().next().cloned(),
         "" => None,
         namespace => {
             let found = cluster.store.get(&Key::new("namespaces", "", namespace));
-            Some(found.map_or(Value::Null, |found| labels(&found)))
+            Some(found.as_deref().cloned().unwrap_or_default())
         }
     };
-    // By the labels of the object as it is or as it was.
-    let mut objects = [Some(object), write.before].into_iter().flatten();
     hook.rules.iter().flatten().any(|rule| covers(rule, write))
-        && namespace.is_none_or(|labels| selects(&hook.namespace_selector, &labels))
-        && objects.any(|one| !one.is_null() && selects(&hook.object_selector, &labels(one)))
+        && namespace.is_none_or(|namespace| selects(&hook.namespace_selector, &namespace))
+        && objects.any(|one| selects(&hook.object_selector, one))
 }
 
 fn covers(rule: &RuleWithOperations, write: &Write<'_>) -> bool {
-    let is = |one: &str, wanted: &str| one == "*" || one == wanted;
-    let has =
-        |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|one| is(one, wanted));
     let kind = &write.call.kind;
-    has(&rule.operations, write.operation)
-        && has(&rule.api_groups, &kind.group)
-        && has(&rule.api_versions, &kind.version)
-        && rule.resources.iter().flatten().any(|one| {
-            let (resource, subresource) = one.split_once('/').unwrap_or((one, ""));
-            is(resource, &kind.plural) && is(subresource, &write.call.subresource)
-        })
-        && match rule.scope.as_deref() {
-            Some("Namespaced") => kind.namespaced,
-            Some("Cluster") => !kind.namespaced,
-            _ => true,
-        }
+    let wanted = |one: &String| {
+        let (resource, subresource) = one.split_once('/').unwrap_or((one, ""));
+        let is = |one: &str, wanted: &str| one == "*" || one == wanted;
+        is(resource, &kind.plural) && is(subresource, &write.call.subresource)
+    };
+    let scope = ["Cluster", "Namespaced"][usize::from(kind.namespaced)];
+    has(rule.operations.iter().flatten(), write.operation)
+        && has(rule.api_groups.iter().flatten(), &kind.group)
+        && has(rule.api_versions.iter().flatten(), &kind.version)
+        && rule.resources.iter().flatten().any(wanted)
+        && has(&rule.scope.clone().or(Some("*".to_owned())), scope)
 }

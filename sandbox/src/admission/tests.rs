@@ -234,7 +234,10 @@ async fn a_webhook_that_fails_fails_the_write_unless_it_may_be_ignored() {
             json!({"url": "https://example.com/check"}),
             "no loopback host",
         ),
-        (json!({"url": "http://localhost/check"}), "no https URL"),
+        (
+            json!({"url": "http://localhost/check"}),
+            "unsupported scheme http",
+        ),
         (
             json!({"service": {"namespace": "n", "name": "none"}}),
             "by url only",

@@ -25,13 +25,13 @@ pub fn review(
     let spec = &object["spec"];
     let status = match kind.kind.as_str() {
         "TokenReview" => token(cluster, spec)?,
-        "SelfSubjectReview" => json!({"userInfo": who.user_info()}),
+        "SelfSubjectReview" => json!({"userInfo": who}),
         "SelfSubjectAccessReview" => access(cluster, kind, who, spec)?,
         _ => {
             // As it is asked: nobody is put into `system:authenticated` here.
             let named = Identity {
                 username: text(&spec["user"]).to_owned(),
-                groups: Vec::deserialize(&spec["groups"]).unwrap_or_default(),
+                groups: texts(&spec["groups"]),
                 ..Identity::default()
             };
             if named == Identity::default() {
@@ -51,20 +51,24 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
+fn texts(value: &Value) -> Vec<String> {
+    Vec::deserialize(value).unwrap_or_default()
+}
+
 fn token(cluster: &Cluster, spec: &Value) -> Result<Value, Failure> {
     let token = text(&spec["token"]);
     if token.is_empty() {
         let why = "token is required for TokenReview in authentication";
         return Err(Failure::bad_request(why));
     }
-    let audiences: Vec<String> = Vec::deserialize(&spec["audiences"]).unwrap_or_default();
-    Ok(match tokens::verify(cluster, token, &audiences) {
-        Ok(verified) => {
-            let (user, audiences) = (verified.identity.user_info(), verified.audiences);
-            json!({"authenticated": true, "user": user, "audiences": audiences})
-        }
-        Err(why) => json!({"user": {}, "error": why}),
-    })
+    Ok(
+        match tokens::verify(cluster, token, &texts(&spec["audiences"])) {
+            Ok((user, audiences)) => {
+                json!({"authenticated": true, "user": user, "audiences": audiences})
+            }
+            Err(why) => json!({"user": {}, "error": why}),
+        },
+    )
 }
 
 /// Whether `who` may do what a review asks about.
@@ -77,25 +81,20 @@ fn access(cluster: &Cluster, kind: &Kind, who: &Identity, spec: &Value) -> Resul
     let part = |field: &str| text(&asked[field]);
     let resource = format!("{}/{}", part("resource"), part("subresource"));
     let (group, namespace, name) = (part("group"), part("namespace"), part("name"));
+    let verb = format!("{}{}", part("verb"), text(&path["verb"]));
     let what = Attributes {
         resource_request: asked.is_object(),
         path: text(&path["path"]).to_owned(),
-        verb: format!("{}{}", part("verb"), text(&path["verb"])),
-        ..Attributes::about("", group, namespace, &resource, name)
+        ..Attributes::about(&verb, group, namespace, &resource, name)
     };
     let decision = rbac::decide(cluster, who, &what);
-    let mut status = json!({"allowed": decision.allowed});
-    if decision.allowed {
-        status["reason"] = decision.reason.into();
-    }
-    Ok(status)
+    Ok(decision.map_or(
+        json!({"allowed": false}),
+        |reason| json!({"allowed": true, "reason": reason}),
+    ))
 }
 
 fn invalid(kind: &Kind, field: &str, why: &str) -> Failure {
-    let cause = Cause {
-        reason: "FieldValueInvalid",
-        field: field.to_owned(),
-        message: format!("Invalid value: {why}"),
-    };
+    let cause = Cause::new("FieldValueInvalid", field, format!("Invalid value: {why}"));
     Failure::invalid(&kind.group, &kind.kind, "", &[cause])
 }

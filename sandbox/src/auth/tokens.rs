@@ -1,75 +1,39 @@
 //! ServiceAccount tokens: JWTs, bound to an account and perhaps to an object, good while both exist.
 
-mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use k8s_openapi::api::authentication::v1::{
+    BoundObjectReference, TokenRequest, TokenRequestStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 
 use super::Identity;
 use crate::cluster::Cluster;
 use crate::object::{meta, uid};
+use crate::status::{Cause, Failure};
 use crate::store::Key;
-
-pub use self::request::request;
 
 /// Who signs, and the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Seconds by which clocks may differ, and for which what is being deleted still counts.
 const LEEWAY: i64 = 60;
+/// Seconds a token may be good for: ten minutes to 2³² seconds, an hour if nobody says.
+const SECONDS: std::ops::RangeInclusive<i64> = 600..=0x1_0000_0000;
+const DEFAULT: i64 = 3600;
 
 /// The key tokens are signed with.
+#[derive(Debug)]
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
-}
-
-impl std::fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tokens")
-    }
-}
-
-/// What a token says, once everything about it was checked.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    /// Whose it is, with `extra` for what it is bound to.
-    pub identity: Identity,
-    /// Of those asked for, the ones it is good for.
-    pub audiences: Vec<String>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Claims {
-    aud: Vec<String>,
-    exp: i64,
-    iat: i64,
-    iss: String,
-    jti: String,
-    nbf: i64,
-    sub: String,
-    #[serde(rename = "kubernetes.io")]
-    bound: Bound,
-}
-
-/// What a token is bound to.
-#[derive(Deserialize, Serialize)]
-struct Bound {
-    namespace: String,
-    /// By kind: `serviceaccount`, and perhaps `pod`, `secret` or `node`.
-    #[serde(flatten)]
-    objects: BTreeMap<String, Ref>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Ref {
-    name: String,
-    uid: String,
 }
 
 impl Tokens {
@@ -84,69 +48,159 @@ impl Tokens {
             decoding: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())?,
         })
     }
-
-    fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
-    }
-
-    /// The claims of a token this key signed; times and the rest are not looked at.
-    fn read(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.validate_exp = false; // by the sandbox's clock, later
-        validation.validate_aud = false;
-        jsonwebtoken::decode(token, &self.decoding, &validation).map(|data| data.claims)
-    }
 }
 
 /// Checks a token for `audiences` (empty: the API server's own): signature, times by the sandbox's clock, account and
-/// bound object still there with the same UID. Nothing is remembered: a token that is revoked is refused at once, where an
-/// API server takes up to ten seconds.
+/// bound object still there with the same UID. Returns whose it is, with `extra` for what it is bound to, and which of the
+/// audiences it is good for. Nothing is remembered: a token that is revoked is refused at once, where an API server takes
+/// up to ten seconds.
 ///
 /// # Errors
 /// Why not, as TokenReview's `status.error` says it.
-pub fn verify(cluster: &Cluster, token: &str, audiences: &[String]) -> Result<Verified, String> {
+pub fn verify(
+    cluster: &Cluster,
+    token: &str,
+    audiences: &[String],
+) -> Result<(Identity, Vec<String>), String> {
     let now = cluster.clock.now().as_second();
-    let claims = cluster.tokens.read(token);
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.validate_exp = false; // by the sandbox's clock, below
+    validation.validate_aud = false;
+    let claims = jsonwebtoken::decode::<Value>(token, &cluster.tokens.decoding, &validation);
     let claims = claims.map_err(|error| format!("invalid bearer token: {error}"))?;
-    let mut common = claims.aud;
+    // What this key signed has the form that `request` gave it.
+    let claims = claims.claims;
+    let mut common: Vec<String> = Vec::deserialize(&claims["aud"]).unwrap_or_default();
     common.retain(|one| audiences.contains(one) || audiences.is_empty() && one == ISSUER);
     if common.is_empty() {
         return Err("the token is for other audiences".to_owned());
     }
-    if now - LEEWAY > claims.exp || now + LEEWAY < claims.nbf {
+    let time = |claim: &str| claims[claim].as_i64().unwrap_or_default();
+    if now - LEEWAY > time("exp") || now + LEEWAY < time("nbf") {
         return Err("service account token has expired or is not valid yet".to_owned());
     }
-    let Bound { namespace, objects } = &claims.bound;
-    let account = objects.get("serviceaccount").ok_or("it is no account's")?;
-    let mut identity = Identity::account(namespace, &account.name, &account.uid);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let bound = &claims["kubernetes.io"];
+    let namespace = text(&bound["namespace"]);
+    let account = &bound["serviceaccount"];
+    let mut identity =
+        Identity::account(&namespace, &text(&account["name"]), &text(&account["uid"]));
     let mut extra = |key: &str, value: String| {
         let key = format!("authentication.kubernetes.io/{key}");
         identity.extra.insert(key, vec![value]);
     };
-    extra("credential-id", format!("JTI={}", claims.jti));
-    for (kind, Ref { name, uid: same }) in objects {
-        let namespace = if kind == "node" { "" } else { namespace };
-        let found = cluster
-            .store
-            .get(&Key::new(&format!("{kind}s"), namespace, name));
-        if !found.is_some_and(|found| uid(&found) == same && !gone(&found, now)) {
+    extra("credential-id", format!("JTI={}", text(&claims["jti"])));
+    let objects = bound.as_object().into_iter().flatten();
+    for (kind, reference) in objects.filter(|(_, one)| one.is_object()) {
+        let (name, same) = (text(&reference["name"]), text(&reference["uid"]));
+        let found = find(cluster, kind, &namespace, &name);
+        if !found.is_ok_and(|found| uid(&found) == same && !gone(&found, now)) {
             return Err(format!(
                 "service account token has been invalidated: {kind} {name:?} is not there any more"
             ));
         }
         if kind == "pod" || kind == "node" {
-            extra(&format!("{kind}-name"), name.clone());
-            extra(&format!("{kind}-uid"), same.clone());
+            extra(&format!("{kind}-name"), name);
+            extra(&format!("{kind}-uid"), same);
         }
     }
-    Ok(Verified {
-        identity,
-        audiences: common,
-    })
+    Ok((identity, common))
 }
 
 /// Whether an object should have been deleted for a while.
 fn gone(object: &Value, now: i64) -> bool {
     let at = meta(object, "deletionTimestamp").parse();
-    at.is_ok_and(|at: jiff::Timestamp| at.as_second() < now - LEEWAY)
+    at.is_ok_and(|at: Timestamp| at.as_second() < now - LEEWAY)
+}
+
+/// The object of a kind (in lower case) that tokens are bound to.
+fn find(cluster: &Cluster, kind: &str, at: &str, name: &str) -> Result<Arc<Value>, Failure> {
+    let (resource, at) = (format!("{kind}s"), if kind == "node" { "" } else { at });
+    let found = cluster.store.get(&Key::new(&resource, at, name));
+    found.ok_or_else(|| Failure::not_found("", &resource, name))
+}
+
+/// Answers `POST …/serviceaccounts/{name}/token` with a TokenRequest.
+///
+/// # Errors
+/// 404 for an account or a bound object that is not there; 409 for one of another UID; 422 for an expiry under 600 s or
+/// over 2³² s; 400 for what is no TokenRequest, and for an object that tokens cannot be bound to.
+pub fn request(
+    cluster: &Cluster,
+    namespace: &str,
+    account: &str,
+    request: Value,
+) -> Result<Value, Failure> {
+    let request = TokenRequest::deserialize(request);
+    let mut request = request.map_err(|error| Failure::bad_request(error.to_string()))?;
+    let spec = &mut request.spec;
+    let there = find(cluster, "serviceaccount", namespace, account)?;
+    let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT);
+    if !SECONDS.contains(&seconds) {
+        let why = format!("Invalid value: {seconds}: must be 10 minutes to 2^32 seconds");
+        let cause = Cause::new("FieldValueInvalid", "spec.expirationSeconds", why);
+        let group = "authentication.k8s.io";
+        return Err(Failure::invalid(group, "TokenRequest", "", &[cause]));
+    }
+    let there = json!({"name": account, "uid": uid(&there)});
+    let mut objects = json!({"namespace": namespace, "serviceaccount": there});
+    if let Some(reference) = &spec.bound_object_ref {
+        let (kind, object) = bound(cluster, namespace, account, reference)?;
+        objects[kind] = json!({"name": reference.name, "uid": uid(&object)});
+    }
+    if spec.audiences.is_empty() {
+        spec.audiences.push(ISSUER.to_owned());
+    }
+    let now = cluster.clock.now().as_second();
+    let claims = json!({
+        "aud": spec.audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER,
+        "jti": uuid::Uuid::new_v4().to_string(), "sub": format!("system:serviceaccount:{namespace}:{account}"),
+        "kubernetes.io": objects,
+    });
+    let header = Header::new(Algorithm::ES256);
+    let token = jsonwebtoken::encode(&header, &claims, &cluster.tokens.encoding);
+    let token = token.map_err(|error| Failure::internal(&error.to_string()))?;
+    let time = |seconds| Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX));
+    let metadata = &mut request.metadata;
+    metadata.name = Some(account.to_owned());
+    metadata.namespace = Some(namespace.to_owned());
+    metadata.creation_timestamp = Some(time(now));
+    request.status = Some(TokenRequestStatus {
+        expiration_timestamp: time(now + seconds),
+        token,
+    });
+    Ok(json!(request))
+}
+
+/// The object a token is to be bound to, and its kind in lower case.
+fn bound(
+    cluster: &Cluster,
+    namespace: &str,
+    account: &str,
+    reference: &BoundObjectReference,
+) -> Result<(String, Arc<Value>), Failure> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (kind, named, same) = (
+        text(&reference.kind),
+        text(&reference.name),
+        text(&reference.uid),
+    );
+    if !["Pod", "Secret", "Node"].contains(&&*kind) {
+        let version = text(&reference.api_version);
+        let why = format!("cannot bind token to object of type /{version}, Kind={kind}");
+        return Err(Failure::bad_request(why));
+    }
+    let lower = kind.to_lowercase();
+    let object = find(cluster, &lower, namespace, &named)?;
+    if kind == "Pod" && object["spec"]["serviceAccountName"] != account {
+        return Err(Failure::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        )));
+    }
+    if !same.is_empty() && same != uid(&object) {
+        let there = "does not match the UID in record";
+        let why = format!("the UID in the bound object reference ({same}) {there}");
+        return Err(Failure::conflict("", &kind, &named, &why));
+    }
+    Ok((lower, object))
 }

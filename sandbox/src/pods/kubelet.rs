@@ -57,7 +57,7 @@ fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let who = match authenticate::credential(cluster, certificate, &mut parts) {
+    let who = match authenticate::credential(cluster, certificate, &mut parts.headers) {
         Ok(who) if who.username != ANONYMOUS => who,
         _ => return text(401, "Unauthorized"),
     };
@@ -65,7 +65,7 @@ fn answer(
         return text(405, "a WebSocket is opened, and a log read, by GET");
     }
     let what = Attributes::about("get", "", "", "nodes/proxy", NODE);
-    if !rbac::decide(cluster, &who, &what).allowed {
+    if rbac::decide(cluster, &who, &what).is_none() {
         let who = who.username;
         let why = format!("user={who}, verb=get, resource=nodes, subresource=proxy");
         return text(403, format!("Forbidden ({why})"));

@@ -85,7 +85,7 @@ pub(super) fn check(
             causes = kinds.err().unwrap_or_default();
         }
         _ if call.kind.group == "rbac.authorization.k8s.io" => {
-            rbac::check_escalation(cluster, &call.who, live, object)?;
+            rbac::check_escalation(cluster, &call.who, object)?;
         }
         _ => {}
     }

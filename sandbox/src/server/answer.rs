@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::audit::Entry;
 use super::{Body, Peer, body, resource};
-use crate::auth::authenticate::authenticate;
+use crate::auth::authenticate::{credential, impersonated};
 use crate::auth::rbac;
 use crate::cluster::Cluster;
 use crate::faults::{Answer, Order};
@@ -66,20 +66,19 @@ pub(super) async fn answer(
 
 async fn serve(
     cluster: &Arc<Cluster>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     peer: &Peer,
     asked: &Attributes,
     query: Query,
     entry: &Entry,
 ) -> Result<Response<Body>, Failure> {
-    let (mut parts, incoming) = request.into_parts();
-    let who = authenticate(cluster, peer.certificate.as_deref(), &mut parts)?;
-    let user = who.impersonated_by.as_ref().unwrap_or(&who.identity);
-    entry.set("user", user.user_info());
-    if who.impersonated_by.is_some() {
-        entry.set("impersonatedUser", who.identity.user_info());
+    let mut who = credential(cluster, peer.certificate.as_deref(), request.headers_mut())?;
+    let acts_as = impersonated(cluster, &who, request.headers())?;
+    entry.set("user", json!(who));
+    if let Some(acts_as) = acts_as {
+        entry.set("impersonatedUser", json!(acts_as));
+        who = acts_as;
     }
-    let (who, request) = (who.identity, Request::from_parts(parts, incoming));
     rbac::require(cluster, &who, asked)?;
     if !asked.resource_request {
         return other(cluster, asked, request).await;

@@ -6,7 +6,6 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::rule::Rule;
 use super::*;
 use crate::release::Release;
 
@@ -35,7 +34,7 @@ fn path(path: &str) -> Attributes {
 }
 
 fn may(cluster: &Cluster, who: &Identity, what: &Attributes) -> bool {
-    decide(cluster, who, what).allowed
+    decide(cluster, who, what).is_some()
 }
 
 fn alice() -> Identity {
@@ -69,10 +68,10 @@ fn role(namespace: &str, name: &str, rules: Value) -> Value {
 
 #[test]
 fn a_rule_allows_what_it_names_and_nothing_else() {
-    let rule = |rule: Value| -> Rule { serde_json::from_value(rule).unwrap() };
+    let rule = |rule: Value| -> PolicyRule { serde_json::from_value(rule).unwrap() };
     let exec =
         rule(json!({"verbs": ["get", "create"], "apiGroups": [""], "resources": ["pods/exec"]}));
-    assert!(exec.allows(&ask("get", "a", "pods/exec", "p")));
+    assert!(allows(&exec, &ask("get", "a", "pods/exec", "p")));
     for (verb, resource) in [
         ("delete", "pods/exec"),
         ("get", "pods"),
@@ -80,24 +79,24 @@ fn a_rule_allows_what_it_names_and_nothing_else() {
         ("get", "pods.x/exec"),
     ] {
         assert!(
-            !exec.allows(&ask(verb, "a", resource, "p")),
+            !allows(&exec, &ask(verb, "a", resource, "p")),
             "{verb} {resource}"
         );
     }
     let any = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*/exec"]}));
-    assert!(any.allows(&ask("get", "a", "pods/exec", "p")));
-    assert!(!any.allows(&ask("get", "a", "pods/notexec", "p")));
-    assert!(!any.allows(&ask("get", "a", "exec", "p")));
+    assert!(allows(&any, &ask("get", "a", "pods/exec", "p")));
+    assert!(!allows(&any, &ask("get", "a", "pods/notexec", "p")));
+    assert!(!allows(&any, &ask("get", "a", "exec", "p")));
     let named = rule(
         json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["p"]}),
     );
-    assert!(named.allows(&ask("get", "a", "pods", "p")));
-    assert!(!named.allows(&ask("get", "a", "pods", "q")));
-    assert!(!named.allows(&ask("get", "a", "pods", "")));
+    assert!(allows(&named, &ask("get", "a", "pods", "p")));
+    assert!(!allows(&named, &ask("get", "a", "pods", "q")));
+    assert!(!allows(&named, &ask("get", "a", "pods", "")));
     let urls = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/api/*"]}));
-    assert!(urls.allows(&path("/healthz")) && urls.allows(&path("/api/v1")));
-    assert!(!urls.allows(&path("/healthz/x")) && !urls.allows(&path("/apis")));
-    assert!(!urls.allows(&ask("get", "", "pods", "")));
+    assert!(allows(&urls, &path("/healthz")) && allows(&urls, &path("/api/v1")));
+    assert!(!allows(&urls, &path("/healthz/x")) && !allows(&urls, &path("/apis")));
+    assert!(!allows(&urls, &ask("get", "", "pods", "")));
 }
 
 #[test]
@@ -150,11 +149,11 @@ fn a_binding_reaches_its_subjects_in_its_namespace() {
     assert!(may(&cluster, &alice(), &pods("b")) && may(&cluster, &alice(), &pods("c")));
     assert!(!may(&cluster, &alice(), &pods("a")));
     assert_eq!(
-        decide(&cluster, &account, &pods("a")).reason,
+        decide(&cluster, &account, &pods("a")).unwrap(),
         r#"RBAC: allowed by RoleBinding "view-deployer/a" of ClusterRole "view""#
     );
     assert_eq!(
-        decide(&cluster, &alice(), &path("/api")).reason,
+        decide(&cluster, &alice(), &path("/api")).unwrap(),
         r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery""#
     );
 }
@@ -237,7 +236,7 @@ fn nobody_writes_a_role_with_rights_he_does_not_hold() {
         "view",
         json!({"kind": "User", "name": "alice@example.com"}),
     );
-    let check = |rules| check_escalation(&cluster, &alice(), None, &role("z", "r", rules));
+    let check = |rules| check_escalation(&cluster, &alice(), &role("z", "r", rules));
     let held = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["p"]}]);
     assert_eq!(check(held), Ok(()));
     let failure = check(json!([
@@ -246,17 +245,13 @@ fn nobody_writes_a_role_with_rights_he_does_not_hold() {
     ]))
     .unwrap_err();
     for lacking in [
-        r#"{"apiGroups":[""],"resourceNames":["p"],"resources":["pods"],"verbs":["delete"]}"#,
-        r#"{"apiGroups":[""],"resources":["pods"],"verbs":["create"]}"#,
-        r#"{"apiGroups":[""],"resources":["pods/exec"],"verbs":["get"]}"#,
+        r#"delete pods "p""#,
+        r#"create pods """#,
+        r#"get pods/exec """#,
     ] {
         assert!(failure.message.contains(lacking), "{lacking}: {failure}");
     }
-    assert!(
-        !failure
-            .message
-            .contains(r#""resources":["pods"],"verbs":["get"]"#)
-    );
+    assert!(!failure.message.contains("get pods \""), "{failure}");
     assert_eq!(failure.code, 403);
     let masters = Identity::sandbox("system:apiserver");
     let all = role(
@@ -264,14 +259,14 @@ fn nobody_writes_a_role_with_rights_he_does_not_hold() {
         "all",
         json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]),
     );
-    assert_eq!(check_escalation(&cluster, &masters, None, &all), Ok(()));
+    assert_eq!(check_escalation(&cluster, &masters, &all), Ok(()));
     // In another namespace Alice holds nothing.
     let there = role(
         "y",
         "r",
         json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]),
     );
-    assert!(check_escalation(&cluster, &alice(), None, &there).is_err());
+    assert!(check_escalation(&cluster, &alice(), &there).is_err());
 }
 
 #[test]
@@ -286,7 +281,7 @@ fn who_may_escalate_or_bind_need_not_hold_it() {
         "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "wanted"},
         "subjects": [{"kind": "User", "name": "alice@example.com"}],
     });
-    let check = |object: &Value| check_escalation(&cluster, &alice(), None, object);
+    let check = |object: &Value| check_escalation(&cluster, &alice(), object);
     let refused = check(&binding).unwrap_err();
     assert!(refused.message.starts_with(
         "rolebindings.rbac.authorization.k8s.io \"b\" is forbidden: user \"alice@example.com\" is attempting"
@@ -321,7 +316,7 @@ fn an_aggregation_rule_takes_all_rights() {
     let cluster = cluster();
     let mut role = role("", "r", json!([]));
     role["aggregationRule"] = json!({"clusterRoleSelectors": []});
-    let check = |who: &Identity| check_escalation(&cluster, who, None, &role);
+    let check = |who: &Identity| check_escalation(&cluster, who, &role);
     assert_eq!(check(&alice()).unwrap_err().code, 403);
     assert_eq!(check(&Identity::sandbox("system:apiserver")), Ok(()));
 }
@@ -368,7 +363,7 @@ fn the_operator_can_give_away_entering_a_pod_and_nothing_it_does_not_hold() {
     let operator = Identity::account("drawbridge-system", "drawbridge-operator", "");
     let give = |verbs: Value, resource: &str| {
         let rules = json!([{"verbs": verbs, "apiGroups": [""], "resources": [resource], "resourceNames": ["p"]}]);
-        check_escalation(&cluster, &operator, None, &role("default", "r", rules)).is_ok()
+        check_escalation(&cluster, &operator, &role("default", "r", rules)).is_ok()
     };
     assert!(give(json!(["get", "create"]), "pods/exec"));
     assert!(give(json!(["get", "create"]), "pods/attach"));
@@ -398,26 +393,31 @@ prop_compose! {
         resources in list(&["pods", "pods/exec", "*/exec", "*"]),
         resource_names in list(&["a", "b"]),
         non_resource_urls in list(&["/a", "/a/*", "*"]),
-    ) -> Rule {
-        Rule { verbs, api_groups, resources, resource_names, non_resource_urls }
+    ) -> PolicyRule {
+        PolicyRule {
+            verbs,
+            api_groups: Some(api_groups),
+            resources: Some(resources),
+            resource_names: Some(resource_names),
+            non_resource_urls: Some(non_resource_urls),
+        }
     }
 }
 
 proptest! {
     #[test]
     fn what_a_covered_rule_allows_its_cover_allows(held in some_rule(), granted in some_rule()) {
-        let atoms = granted.atoms();
-        if atoms.iter().all(|atom| held.covers(atom)) {
+        if atoms(&granted).iter().all(|atom| allows(&held, atom)) {
             for verb in ["get", "create", "delete"] {
                 for resource in ["pods", "pods/exec", "nodes", "things.x/exec"] {
                     for name in ["a", "b", ""] {
                         let what = ask(verb, "n", resource, name);
-                        prop_assert!(!granted.allows(&what) || held.allows(&what), "{what:?}");
+                        prop_assert!(!allows(&granted, &what) || allows(&held, &what), "{what:?}");
                     }
                 }
                 for url in ["/a", "/a/b", "/b"] {
                     let what = Attributes { verb: verb.to_owned(), ..path(url) };
-                    prop_assert!(!granted.allows(&what) || held.allows(&what), "{what:?}");
+                    prop_assert!(!allows(&granted, &what) || allows(&held, &what), "{what:?}");
                 }
             }
         }
