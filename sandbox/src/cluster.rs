@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::rbac::bootstrap;
@@ -25,9 +26,6 @@ use crate::{controllers, object, pods, server};
 
 /// Name of the one node.
 pub const NODE: &str = "sandbox";
-
-/// Namespaces every cluster begins with.
-const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// What the parts share.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ pub struct Cluster {
     /// ServiceAccount tokens.
     pub tokens: Tokens,
     /// What is to go wrong.
-    pub faults: Faults,
+    pub faults: watch::Sender<Faults>,
     /// Containers that run.
     pub pods: crate::pods::Pods,
     /// Where the API server listens.
@@ -63,40 +61,30 @@ pub struct Cluster {
 }
 
 /// Serves the part of the Kubernetes API that Drawbridge uses, with pods as local processes. For trying and testing: it
-/// is no cluster, and whoever reaches it runs commands as you.
-#[derive(clap::Parser, Clone, Debug)]
+/// is no cluster, and whoever reaches it runs commands as you, so it listens on loopback only.
+#[derive(clap::Parser, Clone, Debug, Default)]
 #[command(version)]
 pub struct Options {
-    /// Where the API server listens; loopback only, port 0 for any.
-    #[arg(long, env, default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
-    /// Where the kubelet listens; loopback only, port 0 for any.
-    #[arg(long, env, default_value = "127.0.0.1:0")]
-    pub kubelet_listen: SocketAddr,
+    /// Port of the API server; 0 for any.
+    #[arg(long, default_value_t)]
+    pub port: u16,
+    /// Port of the kubelet; 0 for any.
+    #[arg(long, default_value_t)]
+    pub kubelet_port: u16,
     /// Kubernetes release to behave like.
-    #[arg(long, env, value_enum, default_value = "1.36")]
+    #[arg(long, value_enum, default_value_t)]
     pub release: Release,
     /// Directory for containers, logs and the kubeconfig. One that is not there yet is made, and removed at the end.
     /// Default: a temporary one.
-    #[arg(long, env)]
+    #[arg(long)]
     pub dir: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            kubelet_listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            release: Release::default(),
-            dir: None,
-        }
-    }
 }
 
 /// A running sandbox. Ends with [`Sandbox::stop`]; dropping it ends it too, without waiting.
 #[derive(Debug)]
 pub struct Sandbox {
     cluster: Arc<Cluster>,
+    _stop: DropGuard,
     // Removed last.
     _scratch: tempfile::TempDir,
 }
@@ -105,24 +93,23 @@ impl Sandbox {
     /// Starts one and waits until it serves.
     ///
     /// # Errors
-    /// A port that is taken, an address that is not loopback, a directory that cannot be made.
+    /// A port that is taken, a directory that cannot be made.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let api = bind("API server", options.listen).await?;
-        let kubelet = bind("kubelet", options.kubelet_listen).await?;
+        let api = bind("API server", options.port).await?;
+        let kubelet = bind("kubelet", options.kubelet_port).await?;
         let scratch = tempfile::TempDir::with_prefix("drawbridge-sandbox-")
             .context("failed to make a scratch directory")?;
         let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
-        std::fs::create_dir_all(&dir)
-            .with_context(|| format!("failed to make the directory {}", dir.display()))?;
-        let release = options.release;
+        let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
+        let dir = made.with_context(|| format!("failed to make {}", dir.display()))?;
         let cluster = Arc::new(Cluster {
             store: Arc::default(),
-            kinds: Kinds::builtin(release),
+            kinds: Kinds::builtin(options.release),
             clock: Clock::default(),
-            release,
+            release: options.release,
             pki: Pki::new()?,
             tokens: Tokens::new()?,
-            faults: Faults::default(),
+            faults: watch::Sender::default(),
             pods: pods::Pods::default(),
             address: api.local_addr()?,
             kubelet: kubelet.local_addr()?,
@@ -131,21 +118,19 @@ impl Sandbox {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let namespaces = NAMESPACES.map(namespace);
-        let begin = bootstrap().into_iter().chain(namespaces);
-        for object in begin.chain([cluster.node()]) {
+        for object in bootstrap().into_iter().chain([cluster.node()]) {
             cluster.plant(object)?;
         }
-        let sandbox = Self {
-            cluster: Arc::clone(&cluster),
-            _scratch: scratch,
-        };
         let tasks = &cluster.tasks;
         tasks.spawn(pods::run(Arc::clone(&cluster)));
         tasks.spawn(pods::serve_kubelet(Arc::clone(&cluster), kubelet));
         tasks.spawn(server::serve(Arc::clone(&cluster), api));
         controllers::start(&cluster).await;
-        Ok(sandbox)
+        Ok(Self {
+            _stop: cluster.stop.clone().drop_guard(),
+            cluster,
+            _scratch: scratch,
+        })
     }
 
     /// What its parts share, faults and clock among them.
@@ -166,7 +151,7 @@ impl Sandbox {
     /// When a name cannot be put into a certificate.
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<String> {
         let issued = self.cluster.pki.client(user, groups)?;
-        let (certificate, key) = (encode(&issued.certificate), encode(&issued.key));
+        let [certificate, key] = [&issued.certificate, &issued.key].map(|pem| STANDARD.encode(pem));
         let user = json!({"client-certificate-data": certificate, "client-key-data": key});
         Ok(self.kubeconfig_of(&user))
     }
@@ -179,7 +164,7 @@ impl Sandbox {
 
     /// JSON, which is YAML.
     fn kubeconfig_of(&self, user: &Value) -> String {
-        let authority = encode(self.cluster.pki.authority());
+        let authority = STANDARD.encode(self.cluster.pki.authority());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "sandbox",
             "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox", "namespace": "default"}}],
@@ -194,12 +179,6 @@ impl Sandbox {
         self.cluster.stop.cancel();
         self.cluster.tasks.close();
         self.cluster.tasks.wait().await;
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        self.cluster.stop.cancel();
     }
 }
 
@@ -218,31 +197,20 @@ impl Cluster {
 
     /// The one node: this machine, as far as pods see it.
     fn node(&self) -> Value {
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let now = format!("{:.0}", self.clock.now());
-        let features: &[&str] = match self.release {
-            Release::V1_36 => &["ExtendWebSocketsToKubelet"],
-            _ => &[],
-        };
         json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": NODE, "labels": {
-                "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
-            }},
+            "metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}},
             "spec": {},
             "status": {
                 "addresses": [
                     {"type": "InternalIP", "address": self.kubelet.ip()}, {"type": "Hostname", "address": NODE},
                 ],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": self.kubelet.port()}},
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
-                "declaredFeatures": features,
+                "conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": format!("{:.0}", self.clock.now())},
+                ],
                 "nodeInfo": {
-                    "kubeletVersion": format!("v1.{}.0", self.release.minor()), "operatingSystem": "linux", "architecture": arch,
+                    "kubeletVersion": format!("v1.{}.0", self.release.minor()), "operatingSystem": "linux",
                     "containerRuntimeVersion": "sandbox://processes", "osImage": "local processes, no containers",
                 },
             },
@@ -250,26 +218,9 @@ impl Cluster {
     }
 }
 
-fn namespace(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Namespace",
-        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
-    })
-}
-
-async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    if !address.ip().is_loopback() {
-        bail!(
-            "{address} is no loopback address, and whoever reaches the sandbox runs commands as you"
-        );
-    }
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("the {what} cannot listen on {address}; is the port taken?"))
-}
-
-fn encode(pem: &str) -> String {
-    BASE64_STANDARD.encode(pem)
+async fn bind(what: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    bound.with_context(|| format!("the {what} cannot listen on port {port}; is it taken?"))
 }
 
 #[cfg(test)]

@@ -1,49 +1,33 @@
 //! What a test wants to go wrong.
 
 use jiff::SignedDuration;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 
-/// Faults of requests that can be on order at once.
-const MOST: usize = 1000;
-
-/// Faults ordered and not yet over.
-#[derive(Debug)]
+/// What is to go wrong; what `GET /sandbox/faults` shows.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Faults {
-    requests: watch::Sender<Vec<RequestFault>>,
+    /// Requests to fail.
+    pub requests: Vec<RequestFault>,
     /// What happens to watches.
-    pub watches: watch::Sender<WatchFault>,
+    pub watches: WatchFault,
     /// What happens to exec and attach streams, those open and those to come.
-    pub streams: watch::Sender<StreamFault>,
-    /// Whether the kubelet lives: a dead one closes its port and drops its streams; pods go on.
-    pub kubelet: watch::Sender<bool>,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            requests: watch::Sender::default(),
-            watches: watch::Sender::new(WatchFault::None),
-            streams: watch::Sender::new(StreamFault::None),
-            kubelet: watch::Sender::new(true),
-        }
-    }
+    pub streams: StreamFault,
+    /// Whether the kubelet is dead: it closes its port and drops its streams; pods go on.
+    pub kubelet_dead: bool,
 }
 
 /// A request that is answered with an error.
-#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestFault {
     /// As in [`crate::request::Attributes`]; empty for any.
-    #[serde(default)]
     pub verb: String,
     /// `pods`, or `consolesessions.drawbridge.dev/status`; empty for any.
-    #[serde(default)]
     pub resource: String,
     /// Requests that pass before it.
-    #[serde(default)]
     pub after: u32,
     /// Requests that fail then; none if this is 0.
     pub times: u32,
@@ -52,7 +36,7 @@ pub struct RequestFault {
 }
 
 /// What a faulty request gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
     /// This HTTP status, with the Status Kubernetes would send: 409, 429, 500, 503 and so on.
@@ -60,14 +44,16 @@ pub enum Answer {
     /// The right answer, this many milliseconds late.
     DelayMs(u64),
     /// TCP reset.
+    #[default]
     Reset,
 }
 
 /// What happens to watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum WatchFault {
     /// Nothing.
+    #[default]
     None,
     /// Events, bookmarks included, are held back as long as this lasts; connections stay.
     Stalled,
@@ -76,10 +62,11 @@ pub enum WatchFault {
 }
 
 /// What happens to streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StreamFault {
     /// Nothing.
+    #[default]
     None,
     /// After half of the next frame to the client the connection is cut.
     CutMidFrame,
@@ -90,17 +77,11 @@ pub enum StreamFault {
 }
 
 /// What `POST /sandbox/faults` orders, everything optional.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Order {
-    /// Requests to fail.
-    pub requests: Vec<RequestFault>,
-    /// What happens to watches from now on.
-    pub watches: Option<WatchFault>,
-    /// What happens to streams from now on.
-    pub streams: Option<StreamFault>,
-    /// Whether the kubelet lives.
-    pub kubelet: Option<bool>,
+    /// What is to go wrong from now on, in place of what was.
+    pub faults: Option<Faults>,
     /// Seconds to move the clock, back if negative.
     pub advance_seconds: i64,
     /// Whether to forget all changes up to now, so that watches from an older revision get 410.
@@ -108,66 +89,31 @@ pub struct Order {
 }
 
 impl Faults {
-    /// Orders a fault.
-    pub fn request(&self, fault: RequestFault) {
-        self.requests.send_modify(|requests| {
-            if fault.times > 0 && requests.len() < MOST {
-                requests.push(fault);
-            }
-        });
-    }
-
-    /// What this request gets instead of its answer, if anything; `resource` as in [`RequestFault::resource`].
-    #[must_use]
-    pub fn answer(&self, verb: &str, resource: &str) -> Option<Answer> {
+    /// What a request gets instead of its answer, if anything; `resource` as in [`RequestFault::resource`].
+    pub fn answer(&mut self, verb: &str, resource: &str) -> Option<Answer> {
+        let asked = |fault: &&mut RequestFault| {
+            let about = ["", resource].contains(&&*fault.resource);
+            about && ["", verb].contains(&&*fault.verb) && fault.times > 0
+        };
         let mut answer = None;
-        self.requests.send_modify(|requests| {
-            for fault in requests.iter_mut() {
-                let asked = ["", verb].contains(&&*fault.verb)
-                    && ["", resource].contains(&&*fault.resource);
-                if asked && fault.after > 0 {
-                    fault.after -= 1;
-                } else if asked {
-                    fault.times -= 1;
-                    answer = Some(fault.then);
-                    break;
-                }
+        for fault in self.requests.iter_mut().filter(asked) {
+            if fault.after == 0 {
+                fault.times -= 1;
+                answer = Some(fault.then);
+                break;
             }
-            requests.retain(|fault| fault.times > 0);
-        });
+            fault.after -= 1;
+        }
+        self.requests.retain(|fault| fault.times > 0);
         answer
-    }
-
-    /// Takes back what was ordered. The clock stays where it is.
-    pub fn clear(&self) {
-        self.requests.send_replace(Vec::new());
-        self.watches.send_replace(WatchFault::None);
-        self.streams.send_replace(StreamFault::None);
-        self.kubelet.send_replace(true);
-    }
-
-    /// What is on order, as `GET /sandbox/faults` shows it.
-    #[must_use]
-    pub fn list(&self) -> Value {
-        json!({
-            "requests": *self.requests.borrow(),
-            "watches": *self.watches.borrow(),
-            "streams": *self.streams.borrow(),
-            "kubelet": *self.kubelet.borrow(),
-        })
     }
 }
 
 impl Order {
     /// Carries it out.
     pub fn place(self, cluster: &Cluster) {
-        let faults = &cluster.faults;
-        for fault in self.requests {
-            faults.request(fault);
-        }
-        self.watches.map(|fault| faults.watches.send_replace(fault));
-        self.streams.map(|fault| faults.streams.send_replace(fault));
-        self.kubelet.map(|lives| faults.kubelet.send_replace(lives));
+        self.faults
+            .map(|faults| cluster.faults.send_replace(faults));
         let ahead = SignedDuration::from_secs(self.advance_seconds);
         cluster.clock.advance(ahead);
         if self.compact {
@@ -178,12 +124,14 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_fault_meets_the_nth_request_of_its_kind_and_no_other() {
-        let faults = Faults::default();
-        faults.request(
+        let mut faults = Faults::default();
+        faults.requests.push(
             serde_json::from_value(
                 json!({"verb": "patch", "resource": "pods/status", "after": 1, "times": 2, "then": {"code": 503}}),
             )
@@ -200,17 +148,6 @@ mod tests {
         for (verb, resource, answer) in got {
             assert_eq!(faults.answer(verb, resource), answer, "{verb} {resource}");
         }
-        assert_eq!(faults.list()["requests"], json!([]));
-    }
-
-    #[test]
-    fn what_was_ordered_can_be_taken_back() {
-        let faults = Faults::default();
-        faults.request(serde_json::from_value(json!({"times": 1, "then": "reset"})).unwrap());
-        faults.watches.send_replace(WatchFault::Refused);
-        faults.kubelet.send_replace(false);
-        faults.clear();
-        assert_eq!(faults.list(), Faults::default().list());
-        assert_eq!(faults.answer("get", "pods"), None);
+        assert_eq!(faults, Faults::default());
     }
 }

@@ -15,10 +15,8 @@
 //!
 //! There is one store, one router and one watch for every kind; code for a single kind only where Kubernetes has some.
 
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test that panics has failed")
-)]
+// A test that panics has failed.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
 pub mod apply;

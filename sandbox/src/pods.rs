@@ -1,7 +1,7 @@
 //! Pods as local processes: a container is a directory and a command.
 //!
 //! ```text
-//!  node: the pods of the store ──► plan ──► process ──► log
+//!  node: the pods of the store ──► process ──► log
 //!  connect (API server), kubelet ──► stream ──┘  └► channel, wire
 //! ```
 //!
@@ -15,9 +15,7 @@ mod connect;
 mod kubelet;
 mod log;
 mod node;
-mod plan;
 mod process;
-mod query;
 mod stream;
 mod wire;
 
@@ -44,11 +42,11 @@ impl Pods {
         self.0.borrow().get(&key).cloned().unwrap_or_default()
     }
 
-    fn add(&self, uid: String, name: String, process: Arc<Process>) {
+    fn add(&self, uid: &str, name: &str, process: &Arc<Process>) {
         self.0.send_modify(|all| {
-            let starts = all.entry((uid, name)).or_default();
+            let starts = all.entry((uid.to_owned(), name.to_owned())).or_default();
             starts.drain(..starts.len().saturating_sub(1));
-            starts.push(process);
+            starts.push(Arc::clone(process));
         });
     }
 }

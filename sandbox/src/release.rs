@@ -6,24 +6,20 @@
 pub enum Release {
     /// 1.20
     #[value(name = "1.20")]
-    V1_20,
+    V1_20 = 20,
     /// 1.30
     #[value(name = "1.30")]
-    V1_30,
+    V1_30 = 30,
     /// 1.36
     #[default]
     #[value(name = "1.36")]
-    V1_36,
+    V1_36 = 36,
 }
 
 impl Release {
     /// The minor version: 20, 30 or 36.
     #[must_use]
     pub fn minor(self) -> u32 {
-        match self {
-            Self::V1_20 => 20,
-            Self::V1_30 => 30,
-            Self::V1_36 => 36,
-        }
+        self as u32
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 
 pub use audit::Audit;
-pub(crate) use body::choose;
+pub(crate) use body::{TEXT, choose, text, typed};
 
 /// Body of an answer.
 pub type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;

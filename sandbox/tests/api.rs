@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use drawbridge_sandbox::faults::{Answer, RequestFault, WatchFault};
+use drawbridge_sandbox::faults::{Answer, Faults, RequestFault, WatchFault};
 use drawbridge_sandbox::{Options, Release, Sandbox};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
@@ -521,12 +521,12 @@ async fn requests_and_watches_fail_by_order() {
         (500, "InternalError"),
         (503, "ServiceUnavailable"),
     ] {
-        faults.request(order(1, Answer::Code(code)));
+        faults.send_modify(|now| now.requests.push(order(1, Answer::Code(code))));
         api.get("one").await.unwrap();
         let status = refused(api.get("one").await);
         assert_eq!((status.code, status.reason.as_str()), (code, reason));
     }
-    faults.request(order(0, Answer::Reset));
+    faults.send_modify(|now| now.requests.push(order(0, Answer::Reset)));
     assert!(!matches!(
         api.get("one").await,
         Ok(_) | Err(kube::Error::Api(_))
@@ -538,13 +538,13 @@ async fn requests_and_watches_fail_by_order() {
         .unwrap()
         .boxed();
     within(watch.try_next()).await.unwrap().unwrap();
-    faults.watches.send_replace(WatchFault::Refused);
+    faults.send_modify(|now| now.watches = WatchFault::Refused);
     while let Ok(Some(_)) = within(watch.try_next()).await {}
     assert_eq!(
         refused(api.watch(&WatchParams::default(), "0").await.map(|_| ())).code,
         503
     );
-    faults.clear();
+    faults.send_replace(Faults::default());
     assert!(api.watch(&WatchParams::default(), "0").await.is_ok());
     fixture.sandbox.stop().await;
 }
@@ -559,17 +559,16 @@ async fn nothing_is_left_of_a_sandbox_that_was_stopped() {
 }
 
 #[tokio::test]
-async fn only_loopback_addresses_are_taken_and_a_taken_port_is_named() {
-    let listen = |listen: &str| Options {
-        listen: listen.parse().unwrap(),
+async fn only_loopback_is_listened_on_and_a_taken_port_is_named() {
+    let fixture = start(Release::default()).await;
+    let port = fixture.sandbox.cluster().address.port();
+    let elsewhere = std::net::TcpListener::bind(("127.0.0.2", port));
+    assert!(elsewhere.is_ok(), "{elsewhere:?}");
+    let options = Options {
+        port,
         ..Options::default()
     };
-    let error = Sandbox::start(listen("0.0.0.0:0")).await.unwrap_err();
-    assert!(error.to_string().contains("no loopback address"), "{error}");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let error = Sandbox::start(listen(&address.to_string()))
-        .await
-        .unwrap_err();
-    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    let error = Sandbox::start(options).await.unwrap_err();
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+    fixture.sandbox.stop().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum as _;
-use drawbridge_sandbox::faults::{Answer, RequestFault, StreamFault, WatchFault};
+use drawbridge_sandbox::faults::{Answer, Faults, RequestFault, StreamFault, WatchFault};
 use drawbridge_sandbox::{Release, Sandbox};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -335,17 +335,19 @@ impl Cluster {
     pub async fn restart_apiserver(&self) -> Result<()> {
         if let Some(sandbox) = &self.sandbox {
             let faults = &sandbox.sandbox().cluster().faults;
-            faults.request(RequestFault {
-                verb: String::new(),
-                resource: String::new(),
-                after: 0,
+            let all = RequestFault {
                 times: u32::MAX,
                 then: Answer::Code(503),
+                ..RequestFault::default()
+            };
+            faults.send_replace(Faults {
+                requests: vec![all],
+                watches: WatchFault::Refused,
+                streams: StreamFault::Reset,
+                ..Faults::default()
             });
-            faults.watches.send_replace(WatchFault::Refused);
-            faults.streams.send_replace(StreamFault::Reset);
             tokio::time::sleep(ABSENCE).await;
-            faults.clear();
+            faults.send_replace(Faults::default());
             return Ok(());
         }
         let script = repository().join("tests/cluster/cluster");

@@ -13,7 +13,7 @@ impl Cluster {
             release,
             pki: Pki::new().unwrap(),
             tokens: Tokens::new().unwrap(),
-            faults: Faults::default(),
+            faults: watch::Sender::default(),
             pods: crate::pods::Pods::default(),
             address: nowhere,
             kubelet: nowhere,

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::wire::{BINARY, TEXT};
 use crate::release::Release;
 
 pub(super) const STDIN: u8 = 0;
@@ -33,30 +34,17 @@ const ALL: [&str; 6] = [
 ];
 
 /// The subprotocol to speak: v5 where it is known, else by the client's order.
-pub(super) fn choose(offer: &[&str], v5: bool) -> Option<Subprotocol> {
-    let known = |name: &&str| ALL.into_iter().find(|one| one == name);
-    let common = offer.iter().filter_map(known);
+pub(super) fn choose(offer: &str, v5: bool) -> Option<Subprotocol> {
+    let known = |name: &str| ALL.into_iter().find(|one| *one == name.trim());
+    let common = offer.split(',').filter_map(known);
     let spoken = common.filter(|name| v5 || *name != V5);
     spoken.min_by_key(|name| *name != V5).map(Subprotocol)
 }
 
-/// How an exec or attach ended.
-pub(super) enum End {
-    /// With this code; 0 is success.
-    Exit(i32),
-    /// There was nothing to talk to.
-    Failed(String),
-}
+/// How an exec or attach ended: with this code, 0 is success; or why there was nothing to talk to.
+pub(super) type End = Result<i32, String>;
 
 impl Subprotocol {
-    /// From 4 on the end is a Status, from 5 on a channel can be closed.
-    pub(super) fn version(self) -> u8 {
-        match self.0.as_bytes() {
-            [b'v', digit, ..] => digit - b'0',
-            _ => 1,
-        }
-    }
-
     /// Whether frames are text, a digit for the channel and data in base64.
     fn base64(self) -> bool {
         self.0.contains("base64")
@@ -72,46 +60,44 @@ impl Subprotocol {
         Some((first, data.into()))
     }
 
-    /// Opcode and payload of data on a channel.
-    pub(super) fn encode(self, channel: u8, data: &[u8]) -> (u8, Vec<u8>) {
+    /// The frame that carries data on a channel.
+    pub(super) fn encode(self, channel: u8, data: &[u8]) -> Frame {
         if self.base64() {
             let text = format!("{channel}{}", BASE64_STANDARD.encode(data));
-            (TEXT, text.into_bytes())
-        } else {
-            (BINARY, [&[channel], data].concat())
+            return Frame::message(text, OpCode::Data(Data::Text), true);
         }
+        let data = [&[channel], data].concat();
+        Frame::message(data, OpCode::Data(Data::Binary), true)
     }
 
-    /// What the error channel carries at the end; `None` for nothing at all. Who translates v5 has words of its own. A
-    /// node of 1.36 leaves out `metadata` and the causes of internal errors.
-    pub(super) fn report(self, end: &End, argv: &[String], release: Release) -> Option<String> {
+    /// What the error channel carries at the end; `None` for nothing at all. From v4 on it is a Status. Who translates v5
+    /// has words of its own. A node of 1.36 leaves out `metadata` and the causes of internal errors.
+    pub(super) fn report(self, end: End, argv: &str, release: Release) -> Option<String> {
         let translated = self.0 == V5;
-        let mut status = match end {
-            End::Exit(0) => json!({"status": "Success"}),
-            End::Exit(code) => {
-                let why = if translated {
-                    format!("command terminated with exit code {code}")
-                } else {
-                    let command = argv.join(" ");
-                    format!("error executing command [{command}], exit code {code}")
-                };
+        let mut status = match &end {
+            Ok(0) => json!({"status": "Success"}),
+            Ok(code) => {
+                let mut why = format!("command terminated with exit code {code}");
+                if !translated {
+                    why = format!("error executing command [{argv}], exit code {code}");
+                }
                 json!({
                     "status": "Failure", "reason": "NonZeroExitCode",
                     "message": format!("command terminated with non-zero exit code: {why}"),
                     "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
                 })
             }
-            End::Failed(why) => json!({
+            Err(why) => json!({
                 "status": "Failure", "reason": "InternalError", "code": 500,
                 "message": format!("Internal error occurred: {why}"),
             }),
         };
-        if self.version() < 4 {
+        if !self.0.starts_with('v') {
             return status["message"].as_str().map(str::to_owned);
         }
         if translated || release < Release::V1_36 {
             status["metadata"] = json!({});
-            if let End::Failed(why) = end {
+            if let Err(why) = end {
                 status["details"] = json!({"causes": [{"message": why}]});
             }
         }

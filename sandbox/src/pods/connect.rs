@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -13,13 +13,18 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::channel::{self, V5};
 use super::log;
-use super::query::{Ask, Query};
 use super::stream::Stream;
 use crate::cluster::Cluster;
 use crate::object;
 use crate::release::Release;
-use crate::server::{Body, Io};
+use crate::request::Query;
+use crate::server::{Body, TEXT, text, typed};
 use crate::status::Failure;
+use crate::store::Key;
+
+const NO_UPGRADE: &str = "Upgrade request required: exec and attach speak WebSocket, not SPDY";
+const NO_STREAM: &str = "you must specify at least 1 of stdin, stdout, stderr";
+const DEAD: &str = "error dialing backend: connection refused";
 
 /// Answers `…/pods/{pod}/{exec|attach|log}` of somebody who may: a WebSocket for the first two, text for `log`.
 ///
@@ -32,131 +37,99 @@ pub fn connect(
     subresource: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    let found = find(cluster, namespace, pod);
+    let found = cluster.store.get(&Key::new("pods", namespace, pod));
     let pod = found.ok_or_else(|| Failure::not_found("", "pods", pod))?;
-    let container = choose(&pod, query.get("container").unwrap_or_default())?;
-    let translated = cluster.release == Release::V1_30 && offered(request.headers()).contains(&V5);
-    if !translated && !*cluster.faults.kubelet.borrow() {
-        return Err(Failure::new(500, DEAD));
-    }
-    match subresource {
-        "log" => logs(cluster, &pod, container, &query),
-        "portforward" => Err(Failure::bad_request("the sandbox forwards no ports")),
-        _ => {
-            let ask = query.ask(subresource, false, translated);
-            open(cluster, &pod, container, ask, request)
-        }
-    }
-}
-
-const NO_UPGRADE: &str = "Upgrade request required: exec and attach speak WebSocket, not SPDY";
-const DEAD: &str = "error dialing backend: connection refused";
-
-/// The pod there.
-pub(super) fn find(cluster: &Cluster, namespace: &str, name: &str) -> Option<Arc<Value>> {
-    let (_, pods) = cluster.store.list("pods", Some(namespace));
-    pods.into_iter().find(|pod| object::name(pod) == name)
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let container = choose(&pod, query.get("container")).map_err(Failure::bad_request)?;
+    let v5 = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL).contains(V5);
+    let translated = v5 && cluster.release == Release::V1_30;
+    serve(
+        cluster,
+        &pod,
+        container,
+        subresource,
+        query,
+        translated,
+        request,
+    )
 }
 
 /// The container meant: the only one, or the one named.
-fn choose<'a>(pod: &'a Value, named: &'a str) -> Result<&'a str, Failure> {
-    let lists = ["containers", "initContainers", "ephemeralContainers"];
-    let listed = lists
-        .iter()
-        .filter_map(|list| pod["spec"][*list].as_array());
-    let all = listed.flatten().filter_map(|one| one["name"].as_str());
-    let all: Vec<&str> = all.collect();
-    let only = pod["spec"]["containers"]
-        .as_array()
-        .is_some_and(|main| main.len() == 1);
-    let name = object::name(pod);
-    match named {
-        "" if only => Ok(all[0]),
-        "" => Err(Failure::bad_request(format!(
-            "a container name must be specified for pod {name}, choose one of: [{}]",
-            all.join(" ")
-        ))),
-        _ if all.contains(&named) => Ok(named),
-        _ => Err(Failure::bad_request(format!(
-            "container {named} is not valid for pod {name}"
-        ))),
+fn choose<'a>(pod: &'a Value, named: &str) -> Result<&'a str, String> {
+    let listed = |list: &str| pod["spec"][list].as_array().into_iter().flatten();
+    let all = ["containers", "initContainers", "ephemeralContainers"].into_iter();
+    let mut every = all.flat_map(listed).filter_map(|one| one["name"].as_str());
+    let pod_name = object::name(pod);
+    if named.is_empty() && listed("containers").count() != 1 {
+        let all = every.collect::<Vec<_>>().join(" ");
+        return Err(format!(
+            "a container name must be specified for pod {pod_name}, choose one of: [{all}]"
+        ));
     }
+    let found = every.find(|one| named.is_empty() || *one == named);
+    found.ok_or_else(|| format!("container {named} is not valid for pod {pod_name}"))
 }
 
-/// Answers with a container's log.
+/// Serves a container's log, exec or attach, as the kubelet does unless the API server has `translated` it.
 ///
 /// # Errors
-/// 400 if there is none yet, or none before.
-pub(super) fn logs(
+/// What there is to say before the upgrade.
+pub(super) fn serve(
     cluster: &Arc<Cluster>,
     pod: &Value,
     container: &str,
-    query: &Query,
-) -> Result<Response<Body>, Failure> {
-    let starts = cluster.pods.starts(object::uid(pod), container);
-    let back = usize::from(query.flag("previous"));
-    let start = starts.iter().rev().nth(back).ok_or_else(|| {
-        let which = ["container", "previous terminated container"][back];
-        let pod = object::name(pod);
-        Failure::bad_request(format!("{which} {container:?} in pod {pod:?} not found"))
-    })?;
-    log::answer(cluster, start.log.subscribe(), query)
-}
-
-/// The subprotocols the first header line offers; nothing is an offer of `""`.
-fn offered(headers: &HeaderMap) -> Vec<&str> {
-    let line = headers.get(SEC_WEBSOCKET_PROTOCOL);
-    let line = line.and_then(|line| line.to_str().ok()).unwrap_or_default();
-    line.split(',').map(str::trim).collect()
-}
-
-/// `text/plain`, as the kubelet answers.
-pub(super) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
-    let mut response = Response::new(Full::from(text.into()).boxed());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
-}
-
-/// Answers a request for exec or attach.
-///
-/// # Errors
-/// 400 if it is no handshake of a WebSocket.
-pub(super) fn open(
-    cluster: &Arc<Cluster>,
-    pod: &Value,
-    container: &str,
-    ask: Ask,
+    what: &str,
+    mut query: Query,
+    translated: bool,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
+    let dead = cluster.faults.borrow().kubelet_dead;
+    if dead && !translated {
+        return Err(Failure::new(500, DEAD));
+    }
+    let mut starts = cluster.pods.starts(object::uid(pod), container);
+    if matches!(what, "log" | "containerLogs") {
+        let back = usize::from(query.flag("previous"));
+        let start = starts.iter().rev().nth(back).ok_or_else(|| {
+            let which = ["container", "previous terminated container"][back];
+            let pod = object::name(pod);
+            Failure::bad_request(format!("{which} {container:?} in pod {pod:?} not found"))
+        })?;
+        return log::answer(cluster, start.log.subscribe(), &query);
+    }
     let handshake = create_response_with_body(&request, || Full::default().boxed());
     let mut response = handshake.map_err(|_| Failure::bad_request(NO_UPGRADE))?;
-    let found = cluster.pods.starts(object::uid(pod), container).pop();
-    let container = if !*cluster.faults.kubelet.borrow() {
-        Err((500, DEAD))
-    } else if !(ask.stdin || ask.stdout || ask.stderr) {
-        Err((400, "you must specify at least 1 of stdin, stdout, stderr"))
-    } else {
-        let runs = found.filter(|found| found.runs());
-        runs.ok_or((500, "container not found, or it has ended"))
+    if query.flag("tty") {
+        query.set("stderr", "false");
+    }
+    let container = match starts.pop().filter(|start| start.runs()) {
+        _ if dead => Err((500, DEAD)),
+        _ if !["stdin", "stdout", "stderr"]
+            .iter()
+            .any(|name| query.flag(name)) =>
+        {
+            Err((400, NO_STREAM))
+        }
+        found => found.ok_or((500, "container not found, or it has ended")),
     };
-    let container = match container {
-        Err((code, why)) if !ask.translated => return Ok(text(code, why)),
-        container => container.map_err(|(_, why)| why.to_owned()),
+    if let (Err((code, why)), false) = (&container, translated) {
+        return Ok(typed(*code, TEXT, (*why).to_owned()));
+    }
+    // Nothing is an offer of `""`, and is answered with it. Clients that keep to RFC 6455 refuse that, and the real
+    // servers do it.
+    let offer = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL);
+    let v5 = translated || cluster.release >= Release::V1_36;
+    let Some(protocol) = channel::choose(offer, v5) else {
+        return Ok(typed(403, TEXT, String::new()));
     };
-    let v5 = ask.translated || cluster.release >= Release::V1_36;
-    let Some(protocol) = channel::choose(&offered(request.headers()), v5) else {
-        return Ok(text(403, ""));
-    };
-    // Empty if nothing was offered. Clients that keep to RFC 6455 refuse that, and the real servers do it.
     let name = HeaderValue::from_static(protocol.0);
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
     let stream = Stream {
         cluster: Arc::clone(cluster),
-        ask,
-        container,
+        query,
+        attach: what == "attach",
+        translated,
+        container: container.map_err(|(_, why)| why.to_owned()),
         protocol,
         moved: Notify::new(),
     };
@@ -164,10 +137,8 @@ pub(super) fn open(
     // What must live as long as the stream does: its entry in the audit log.
     let kept = request.into_parts().0.extensions;
     cluster.tasks.spawn(async move {
-        if let Ok(upgraded) = upgrade.await
-            && let Ok(parts) = upgraded.downcast::<TokioIo<Io>>()
-        {
-            stream.run(parts.io.into_inner(), parts.read_buf).await;
+        if let Ok(upgraded) = upgrade.await {
+            stream.run(TokioIo::new(upgraded)).await;
         }
         drop(kept);
     });

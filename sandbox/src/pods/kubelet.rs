@@ -1,53 +1,46 @@
 //! The kubelet's own port.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::select;
 
-use super::connect::{find, logs, open, text};
-use super::query::Query;
+use super::connect;
 use crate::auth::{ANONYMOUS, authenticate, rbac};
 use crate::cluster::{Cluster, NODE};
-use crate::object;
-use crate::request::Attributes;
-use crate::server::{self, Body};
+use crate::request::{Attributes, Query};
+use crate::server::{self, Body, Peer, TEXT, typed};
+use crate::status::Failure;
+use crate::store::Key;
 
 /// Pause before a kubelet that is to live again tries once more to get its port.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`, `/containerLogs/…`)
-/// until the sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while [`crate::Faults::kubelet`] says it is dead.
-pub async fn serve(cluster: Arc<Cluster>, mut listener: TcpListener) {
-    let mut lives = cluster.faults.kubelet.subscribe();
-    loop {
-        let dead = cluster.stop.child_token();
-        let shared = Arc::clone(&cluster);
-        let served = server::listen(&cluster, listener, dead.clone(), move |request, peer| {
-            let response = answer(&shared, peer.certificate.as_deref(), request);
-            async move { response }
-        });
-        select! {
-            () = served => return,
-            _ = lives.wait_for(|lives| !lives) => dead.cancel(),
-        }
-        let back = async {
-            while lives.wait_for(|lives| *lives).await.is_ok() {
-                match TcpListener::bind(cluster.kubelet).await {
-                    Ok(listener) => return Some(listener),
-                    Err(error) => tracing::warn!(%error, "the kubelet cannot listen"),
-                }
-                tokio::time::sleep(RETRY).await;
+/// Serves the kubelet's own port (`/exec/{namespace}/{pod}/{container}`, `/attach/…`, `/containerLogs/…`) until the
+/// sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while
+/// [`crate::Faults`] says that it is dead.
+pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
+    let (mut faults, mut bound) = (cluster.faults.subscribe(), Ok(listener));
+    while !cluster.stop.is_cancelled() {
+        if let Ok(listener) = bound {
+            let (dead, shared) = (cluster.stop.child_token(), Arc::clone(&cluster));
+            let answer = move |request, peer: Peer| {
+                let answer = answer(&shared, peer.certificate.as_deref(), request);
+                ready(answer.unwrap_or_else(|why| typed(why.code, TEXT, why.message)))
+            };
+            select! {
+                () = server::listen(&cluster, listener, dead.clone(), answer) => {}
+                _ = faults.wait_for(|now| now.kubelet_dead) => dead.cancel(),
             }
-            None
-        };
-        match cluster.stop.run_until_cancelled(back).await.flatten() {
-            Some(again) => listener = again,
-            None => return,
         }
+        let lives = faults.wait_for(|now| !now.kubelet_dead);
+        cluster.stop.run_until_cancelled(lives).await;
+        tokio::time::sleep(RETRY).await;
+        bound = TcpListener::bind(cluster.kubelet).await;
     }
 }
 
@@ -55,41 +48,43 @@ fn answer(
     cluster: &Arc<Cluster>,
     certificate: Option<&[u8]>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Failure> {
     let (mut parts, body) = request.into_parts();
-    let who = match authenticate::credential(cluster, certificate, &mut parts.headers) {
-        Ok(who) if who.username != ANONYMOUS => who,
-        _ => return text(401, "Unauthorized"),
-    };
-    if parts.method != Method::GET {
-        return text(405, "a WebSocket is opened, and a log read, by GET");
+    let who = authenticate::credential(cluster, certificate, &mut parts.headers)?;
+    if who.username == ANONYMOUS {
+        return Err(Failure::unauthorized());
     }
     let what = Attributes::about("get", "", "", "nodes/proxy", NODE);
     if rbac::decide(cluster, &who, &what).is_none() {
         let who = who.username;
-        let why = format!("user={who}, verb=get, resource=nodes, subresource=proxy");
-        return text(403, format!("Forbidden ({why})"));
+        let why = format!("Forbidden (user={who}, verb=get, resource=nodes, subresource=proxy)");
+        return Err(Failure::new(403, why));
     }
     let path = parts.uri.path().to_owned();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let (what, namespace, name, uid, container) = match *segments.as_slice() {
-        [what, namespace, name, container] => (what, namespace, name, "", container),
-        [what, namespace, name, uid, container] => (what, namespace, name, uid, container),
-        _ => return text(404, "404 page not found"),
+    let path: Vec<&str> = path.split('/').collect();
+    let [
+        _,
+        what @ ("exec" | "attach" | "containerLogs"),
+        namespace,
+        name,
+        container,
+    ] = path[..]
+    else {
+        return Err(Failure::new(404, "404 page not found"));
     };
-    let pod = find(cluster, namespace, name);
-    let Some(pod) = pod.filter(|pod| uid.is_empty() || object::uid(pod) == uid) else {
-        return text(404, "pod does not exist");
-    };
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let pod = cluster.store.get(&Key::new("pods", namespace, name));
+    let pod = pod.ok_or_else(|| Failure::new(404, "pod does not exist"))?;
+    let mut query = Query::parse(parts.uri.query().unwrap_or_default());
+    // It has names of its own for streams, and takes only `1` for true.
+    for (name, its) in [
+        ("stdin", "input"),
+        ("stdout", "output"),
+        ("stderr", "error"),
+        ("tty", "tty"),
+    ] {
+        let value = ["0", "1"][usize::from(query.get(its) == "1")];
+        query.set(name, value);
+    }
     let request = Request::from_parts(parts, body);
-    let answer = match what {
-        "containerLogs" => logs(cluster, &pod, container, &query),
-        "exec" | "attach" => {
-            let ask = query.ask(what, true, false);
-            open(cluster, &pod, container, ask, request)
-        }
-        _ => return text(404, "404 page not found"),
-    };
-    answer.unwrap_or_else(|why| text(why.code, why.message))
+    connect::serve(cluster, &pod, container, what, query, false, request)
 }

@@ -1,28 +1,28 @@
 //! What a container wrote, line by line: the last 10 MiB of it.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use async_stream::stream;
 use bytes::Bytes;
-use futures_util::stream::poll_fn;
+use futures_util::StreamExt as _;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::Frame;
 use jiff::Timestamp;
-use tokio::select;
 use tokio::sync::{mpsc, watch};
 
 use super::process::Written;
-use super::query::Query;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::server::Body;
+use crate::request::Query;
+use crate::server::{Body, typed};
 use crate::status::Failure;
 
 /// Bytes kept of a log: the kubelet's `containerLogMaxSize`.
 const KEPT: usize = 10 << 20;
-/// Longest line kept whole, in bytes, as in containerd; a longer one becomes several.
+/// From this length on a line is not waited for any longer, in bytes, as in containerd.
 const MAX_LINE: usize = 16 << 10;
 
 /// The log of one start of a container.
@@ -33,8 +33,8 @@ pub(super) struct Log {
     size: usize,
     /// Lines forgotten before those.
     forgotten: usize,
-    /// Whether nothing more will come.
-    pub(super) over: bool,
+    /// Since when nothing more will come.
+    pub(super) over: Option<Timestamp>,
 }
 
 impl Log {
@@ -63,8 +63,7 @@ pub(super) async fn keep(
     while let Some((channel, data)) = written.recv().await {
         let line = &mut begun[usize::from(channel)];
         log.send_modify(|log| {
-            let lines = data.split_inclusive(|byte| *byte == b'\n');
-            for part in lines.flat_map(|line| line.chunks(MAX_LINE)) {
+            for part in data.split_inclusive(|byte| *byte == b'\n') {
                 line.extend_from_slice(part);
                 if line.ends_with(b"\n") || line.len() >= MAX_LINE {
                     log.push(clock.now(), line);
@@ -75,7 +74,7 @@ pub(super) async fn keep(
     log.send_modify(|log| {
         let unfinished = begun.iter_mut().filter(|line| !line.is_empty());
         unfinished.for_each(|line| log.push(clock.now(), line));
-        log.over = true;
+        log.over = Some(clock.now());
     });
 }
 
@@ -92,40 +91,30 @@ pub(super) fn answer(
     let mut left = query.number("limitBytes")?.unwrap_or(usize::MAX);
     let tail = query.number("tailLines")?.unwrap_or(usize::MAX);
     let mut place = log.borrow().end().saturating_sub(tail);
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(1);
-    let stop = cluster.stop.clone();
-    cluster.tasks.spawn(async move {
+    let pieces = stream! {
         while left > 0 {
-            let more = log.wait_for(|log| log.end() > place || log.over || !follow);
             let mut piece = Vec::new();
-            select! {
-                Ok(log) = more => {
-                    for (time, line) in log.lines.iter().skip(place.saturating_sub(log.forgotten)) {
-                        if stamps {
-                            piece.extend_from_slice(format!("{time:.9} ").as_bytes());
-                        }
-                        piece.extend_from_slice(line);
+            let more = |log: &Log| log.end() > place || log.over.is_some() || !follow;
+            if let Ok(log) = log.wait_for(more).await {
+                for (time, line) in log.lines.iter().skip(place.saturating_sub(log.forgotten)) {
+                    if stamps {
+                        piece.extend_from_slice(format!("{time:.9} ").as_bytes());
                     }
-                    place = log.end();
+                    piece.extend_from_slice(line);
                 }
-                () = sender.closed() => {}
-                () = stop.cancelled() => {}
-                else => {}
+                place = log.end();
             }
             piece.truncate(left);
             left -= piece.len();
-            if piece.is_empty() || sender.send(piece.into()).await.is_err() {
+            if piece.is_empty() {
                 return;
             }
+            yield Ok::<_, Infallible>(Frame::data(Bytes::from(piece)));
         }
-    });
-    let frames = poll_fn(move |context| {
-        let piece = pieces.poll_recv(context);
-        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-    });
-    let mut response = Response::new(StreamBody::new(frames).boxed());
-    let text = HeaderValue::from_static("text/plain");
-    response.headers_mut().insert(CONTENT_TYPE, text);
+    };
+    let pieces = pieces.take_until(cluster.stop.clone().cancelled_owned());
+    let mut response = typed(200, "text/plain", String::new());
+    *response.body_mut() = Body::new(StreamBody::new(pieces));
     Ok(response)
 }
 
@@ -147,7 +136,7 @@ mod tests {
         tokio::join!(write, keep(&log, written, &clock));
         let log = log.borrow();
         let lines: Vec<&[u8]> = log.lines.iter().map(|(_, line)| &**line).collect();
-        assert!(log.over && log.size == lines.concat().len());
+        assert!(log.over.is_some() && log.size == lines.concat().len());
         (log.end(), lines.concat())
     }
 

@@ -1,20 +1,17 @@
 //! What a kubelet does: starts what pods say, starts it again, ends it, and writes it into each pod's status.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::select;
-use tokio::sync::Notify;
 
 use super::log;
-use super::plan::Plan;
-use super::process::{self, Process};
+use super::process::{self, Plan, Process};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
-use crate::store::{Key, Raced};
+use crate::store::Key;
 
 /// Seconds before a container that failed is started a third time; doubles with each, up to [`MAX_WAIT`]. The second
 /// start comes at once. Both as in the kubelet.
@@ -32,263 +29,217 @@ const INIT: &str = "initContainers";
 const MAIN: &str = "containers";
 const EPHEMERAL: &str = "ephemeralContainers";
 
-struct Node {
-    cluster: Arc<Cluster>,
-    /// First part of all marks.
-    sandbox: String,
-    /// Told when a container has ended.
-    changed: Arc<Notify>,
-}
+/// Of every pod.
+const ADDRESS: &str = "127.0.0.1";
 
 /// Starts what the store says should run, ends what should not, and reports it in each pod's status; until the sandbox
 /// stops, and then ends every process.
 pub async fn run(cluster: Arc<Cluster>) {
-    let node = Node {
-        cluster: Arc::clone(&cluster),
-        sandbox: uuid::Uuid::new_v4().simple().to_string(),
-        changed: Arc::default(),
-    };
-    let watchdog = process::reaper(&node.sandbox);
+    let watchdog = process::reaper(&mark(&cluster, ""));
     if let Err(error) = &watchdog {
         tracing::warn!(%error, "pods will outlive the sandbox if it is killed");
     }
+    let mut starts = cluster.pods.0.subscribe();
     while !cluster.stop.is_cancelled() {
+        starts.mark_unchanged();
         let (revision, pods) = cluster.store.list("pods", None);
-        let wake = node.sync(&pods);
+        let wake = sync(&cluster, &pods);
         let mut watch = cluster.store.watch("pods", None, revision);
         select! {
             _ = watch.next() => {}
-            () = node.changed.notified() => {}
+            _ = starts.changed() => {}
             () = cluster.clock.sleep_until(wake) => {}
             () = cluster.stop.cancelled() => {}
         }
     }
     drop(watchdog); // its input ends, and it kills whatever is there
-    node.sync(&[]);
-    while !cluster.pods.0.borrow().is_empty() {
-        node.changed.notified().await;
-        node.sync(&[]);
+    while !starts.borrow_and_update().is_empty() {
+        sync(&cluster, &[]);
+        let _ = starts.changed().await; // no error: the cluster is there
     }
 }
 
-impl Node {
-    /// Does what these pods, which are all there are, ask for now. Returns when to look again at the latest.
-    fn sync(&self, pods: &[Arc<Value>]) -> Timestamp {
-        let now = self.cluster.clock.now();
-        let ours = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE);
-        let wake = ours.map(|pod| self.advance(pod, now)).min();
-        self.cluster.pods.0.send_modify(|all| {
-            all.retain(|(uid, _), starts| {
-                let there = pods.iter().any(|pod| object::uid(pod) == uid);
-                let Some(last) = starts.last().filter(|_| !there) else {
-                    return true;
-                };
+/// The mark of a container's start; that of the whole sandbox, with which all of them begin, for an empty ID.
+fn mark(cluster: &Cluster, id: &str) -> String {
+    format!("sandbox://{}:{id}", cluster.dir.display())
+}
+
+/// Does what these pods, which are all there are, ask for now. Returns when to look again at the latest.
+fn sync(cluster: &Arc<Cluster>, pods: &[Arc<Value>]) -> Timestamp {
+    let ours = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE);
+    let wake = ours.map(|pod| advance(cluster, pod)).min();
+    cluster.pods.0.send_if_modified(|all| {
+        let before = all.len();
+        all.retain(|(uid, _), starts| {
+            let there = pods.iter().any(|pod| object::uid(pod) == uid);
+            let gone = starts.last().filter(|_| !there);
+            gone.is_none_or(|last| {
                 last.signal(Signal::KILL);
                 let over = last.over().is_some();
-                if over {
-                    let _ = std::fs::remove_dir_all(&last.plan.dir);
-                    let _ = std::fs::remove_dir(self.dir(uid)); // once it is empty
-                }
+                let dir = last.plan.dir.parent().filter(|_| over);
+                let _ = dir.map(std::fs::remove_dir_all); // what another container still writes goes with that one
                 !over
-            });
+            })
         });
-        wake.unwrap_or(Timestamp::MAX)
-    }
-
-    /// Working directories of a pod's containers, by their names.
-    fn dir(&self, uid: &str) -> PathBuf {
-        self.cluster.dir.join("pods").join(uid)
-    }
-
-    /// Takes a pod's containers a step on from what its status says, and writes that again; or removes a pod that is
-    /// deleted and of which nothing is left. Returns when the next step is due. The status is written whoever changes the
-    /// pod meanwhile: what was started must not be started again.
-    fn advance(&self, pod: &Arc<Value>, now: Timestamp) -> Timestamp {
-        let uid = object::uid(pod);
-        let mut status = pod["status"].clone();
-        let end = pod["metadata"]["deletionTimestamp"].as_str().map(instant);
-        let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or_default();
-        let mut wake = end.filter(|end| now < *end).unwrap_or(Timestamp::MAX);
-        let (mut initialized, mut busy) = (true, false);
-        for (list, statuses) in LISTS {
-            let specs = pod["spec"][list].as_array().into_iter().flatten();
-            let mut entries = status[statuses].as_array().cloned().unwrap_or_default();
-            for (index, spec) in specs.enumerate() {
-                if index == entries.len() {
-                    entries.push(entry(spec));
-                }
-                let entry = &mut entries[index];
-                let run = self
-                    .cluster
-                    .pods
-                    .starts(uid, spec["name"].as_str().unwrap_or_default())
-                    .pop();
-                settle(entry, run.as_deref(), end, now);
-                if end.is_none() {
-                    start_again(list, policy, entry);
-                }
-                if initialized && end.is_none() && entry["state"]["waiting"].is_object() {
-                    let due = due(entry);
-                    if now >= due {
-                        self.start(pod, spec, entry, now);
-                    } else {
-                        wake = wake.min(due);
-                    }
-                }
-                let running = entry["state"]["running"].is_object();
-                initialized &= list != INIT || code(entry) == Some(0);
-                entry["started"] = running.into();
-                entry["ready"] = match list {
-                    INIT => code(entry) == Some(0),
-                    MAIN => running,
-                    _ => false,
-                }
-                .into();
-                busy |= running;
-            }
-            if !entries.is_empty() {
-                status[statuses] = entries.into();
-            }
-        }
-        summarize(&mut status, now);
-        let key = Key {
-            resource: "pods".into(),
-            namespace: object::namespace(pod).to_owned(),
-            name: object::name(pod).to_owned(),
-        };
-        let store = &self.cluster.store;
-        let mut live = Some(Arc::clone(pod));
-        while let Some(pod) = live.filter(|live| object::uid(live) == uid) {
-            let mut next = (*pod).clone();
-            next["status"] = status.clone();
-            let finalizers = pod["metadata"]["finalizers"].as_array();
-            let done = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
-            live = match store.write(&key, Some(&pod), Some(next)) {
-                Ok(pod) if done => store.write(&key, Some(&pod), None).err().and(None),
-                Ok(_) => None,
-                Err(Raced) => store.get(&key),
-            };
-        }
-        wake
-    }
-
-    fn start(&self, pod: &Value, spec: &Value, entry: &mut Value, now: Timestamp) {
-        let uid = object::uid(pod).to_owned();
-        let name = spec["name"].as_str().unwrap_or_default().to_owned();
-        let id = uuid::Uuid::new_v4().simple();
-        if !entry["containerID"].is_null() {
-            entry["restartCount"] = (restarts(entry) + 1).into();
-        }
-        entry["containerID"] = format!("sandbox://{id}").into();
-        let mark = format!("{}/{id}", self.sandbox);
-        let plan = Plan::of(pod, spec, self.dir(&uid).join(&name), mark);
-        match Process::start(plan, &self.cluster.tasks) {
-            Ok((process, written)) => {
-                entry["state"] = json!({"running": {"startedAt": time(now)}});
-                self.cluster.pods.add(uid, name, Arc::clone(&process));
-                let (clock, changed) = (self.cluster.clock.clone(), Arc::clone(&self.changed));
-                self.cluster.tasks.spawn(async move {
-                    log::keep(&process.log, written, &clock).await;
-                    changed.notify_one();
-                });
-            }
-            Err(error) => {
-                terminate(entry, 128, "StartError", now);
-                entry["state"]["terminated"]["message"] = format!("{error:#}").into();
-                self.changed.notify_one();
-            }
-        }
-    }
+        all.len() < before
+    });
+    wake.unwrap_or(Timestamp::MAX)
 }
 
-/// Takes notice of a container that runs or has ended, or brings its end about when the pod is deleted.
-fn settle(entry: &mut Value, run: Option<&Process>, end: Option<Timestamp>, now: Timestamp) {
-    let shown = entry["state"]["running"].is_object();
-    // One that nobody started is none, whoever wrote that into the status.
-    match (run, run.map_or(Some(255), Process::over)) {
-        (_, Some(0)) if shown => terminate(entry, 0, "Completed", now),
-        (_, Some(code)) if shown => terminate(entry, code, "Error", now),
-        (Some(run), None) => {
-            if !shown {
-                entry["state"] = json!({"running": {"startedAt": time(now)}});
-            }
-            match end {
-                Some(end) if now >= end => run.signal(Signal::KILL),
-                Some(_) => run.ask_to_end(),
+/// Takes a pod's containers a step on, and writes what became of them into its status; or removes a pod that is deleted
+/// and of which nothing is left. Returns when the next step is due.
+fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
+    let (now, uid) = (cluster.clock.now(), object::uid(pod));
+    let end = pod["metadata"]["deletionTimestamp"].as_str();
+    let end: Option<Timestamp> = end.and_then(|end| end.parse().ok());
+    let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or_default();
+    let mut wake = end.filter(|end| now < *end).unwrap_or(Timestamp::MAX);
+    let (mut initialized, mut busy) = (true, false);
+    let mut next = pod.clone();
+    for (list, statuses) in LISTS {
+        let mut entries = Vec::new();
+        for spec in pod["spec"][list].as_array().into_iter().flatten() {
+            let name = spec["name"].as_str().unwrap_or_default();
+            let mut starts = cluster.pods.starts(uid, name);
+            let due = due(list, policy, &starts);
+            match due.filter(|_| initialized && end.is_none()) {
+                Some(due) if now < due => wake = wake.min(due),
+                Some(_) => starts.push(start(cluster, pod, spec, &starts)),
                 None => {}
             }
+            if let (Some(end), Some(last)) = (end, starts.last()) {
+                last.signal([Signal::TERM, Signal::KILL][usize::from(now >= end)]);
+            }
+            let entry = entry(list, policy, spec, &starts);
+            busy |= entry["started"] == true;
+            initialized &= list != INIT || entry["ready"] == true;
+            entries.push(entry);
         }
-        _ => {}
+        if !entries.is_empty() {
+            next["status"][statuses] = entries.into();
+        }
     }
+    summarize(&mut next["status"], now);
+    let finalizers = pod["metadata"]["finalizers"].as_array();
+    let gone = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
+    let key = Key::new("pods", object::namespace(pod), object::name(pod));
+    // Somebody who changed it meanwhile is a reason to look at it again.
+    let _ = cluster
+        .store
+        .write(&key, Some(pod), (!gone).then_some(next));
+    wake
 }
 
-/// How a container begins in the status. No image is pulled: its ID says so by being the reference itself.
-fn entry(spec: &Value) -> Value {
-    json!({
-        "name": spec["name"], "image": spec["image"], "imageID": spec["image"], "restartCount": 0,
-        "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {},
-    })
-}
-
-fn terminate(entry: &mut Value, code: i32, reason: &str, now: Timestamp) {
-    entry["state"] = json!({"terminated": {
-        "exitCode": code, "reason": reason, "containerID": entry["containerID"],
-        "startedAt": entry["state"]["running"]["startedAt"], "finishedAt": time(now),
-    }});
-}
-
-/// The exit code of a container that is not to start again.
-fn code(entry: &Value) -> Option<i64> {
-    entry["state"]["terminated"]["exitCode"].as_i64()
-}
-
-fn restarts(entry: &Value) -> i64 {
-    entry["restartCount"].as_i64().unwrap_or_default()
-}
-
-/// Lets a container wait for its next start, if it has ended and is to have one.
-fn start_again(list: &str, policy: &str, entry: &mut Value) {
-    let again = match (list, policy, code(entry)) {
-        (_, _, None) | (EPHEMERAL, ..) | (_, "Never", _) => false,
-        (MAIN, "Always", _) => true,
-        (_, _, code) => code != Some(0),
+/// Starts a container of a pod. An image's own command is not known: a shell stands for it if there is an input, and
+/// otherwise something that only waits, for about 68 years.
+fn start(
+    cluster: &Arc<Cluster>,
+    pod: &Value,
+    spec: &Value,
+    starts: &[Arc<Process>],
+) -> Arc<Process> {
+    let (uid, name) = (object::uid(pod), spec["name"].as_str().unwrap_or_default());
+    let mut spec = spec.clone();
+    let none = |field: &str| spec[field].as_array().is_none_or(Vec::is_empty);
+    if none("command") && none("args") {
+        let shell = (spec["stdin"] == true).then(|| json!(["sh"]));
+        spec["command"] = shell.unwrap_or_else(|| json!(["sleep", "2147483647"]));
+    }
+    let plan = Plan {
+        spec,
+        dir: cluster.dir.join("pods").join(uid).join(name),
+        host: object::name(pod).to_owned(),
+        mark: mark(cluster, &uuid::Uuid::new_v4().simple().to_string()),
+        restarts: starts.last().map_or(0, |last| last.plan.restarts + 1),
+        started: cluster.clock.now(),
     };
-    if again {
-        let message = format!("back-off {}s restarting failed container", wait(entry));
-        entry["lastState"] = entry["state"].take();
-        entry["state"] = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
+    let (process, written) = Process::start(plan, true, &cluster.tasks);
+    cluster.pods.add(uid, name, &process);
+    let (shared, started) = (Arc::clone(cluster), Arc::clone(&process));
+    cluster.tasks.spawn(async move {
+        log::keep(&started.log, written, &shared.clock).await;
+        shared.pods.0.send_modify(|_| {}); // its end is news
+    });
+    process
+}
+
+/// When a container is to start, for the first time or again.
+fn due(place: &str, policy: &str, starts: &[Arc<Process>]) -> Option<Timestamp> {
+    let Some(last) = starts.last() else {
+        return Some(Timestamp::MIN);
+    };
+    let (code, ended) = last.over()?;
+    let wait = SignedDuration::from_secs(wait(last.plan.restarts));
+    starts_again(place, policy, code).then(|| ended + wait)
+}
+
+/// Whether a container that ended with this code is to start again.
+fn starts_again(place: &str, policy: &str, code: i32) -> bool {
+    match (place, policy) {
+        (EPHEMERAL, _) | (_, "Never") => false,
+        (MAIN, "Always") => true,
+        _ => code != 0,
     }
 }
 
 /// Seconds between a container's end and its next start.
-fn wait(entry: &Value) -> i64 {
-    match restarts(entry) {
+fn wait(restarts: u32) -> i64 {
+    match restarts {
         0 => 0,
         count => (FIRST_WAIT << (count - 1).min(5)).min(MAX_WAIT),
     }
 }
 
-/// When a container that waits may start.
-fn due(entry: &Value) -> Timestamp {
-    let ended = entry["lastState"]["terminated"]["finishedAt"].as_str();
-    ended.map_or(Timestamp::MIN, |ended| {
-        instant(ended) + SignedDuration::from_secs(wait(entry))
-    })
+/// A container in the status. No image is pulled: its ID says so by being the reference itself.
+fn entry(place: &str, policy: &str, spec: &Value, starts: &[Arc<Process>]) -> Value {
+    let newest = starts.last().map(|start| &start.plan);
+    let restarts = newest.map_or(0, |plan| plan.restarts);
+    let mut states: Vec<Value> = starts.iter().rev().map(|start| state(start)).collect();
+    if due(place, policy, starts).is_some() {
+        let message = format!("back-off {}s restarting failed container", wait(restarts));
+        let waiting = match newest {
+            None => json!({"reason": "ContainerCreating"}),
+            Some(_) => json!({"reason": "CrashLoopBackOff", "message": message}),
+        };
+        states.insert(0, json!({"waiting": waiting}));
+    }
+    let completed = states[0]["terminated"]["exitCode"] == 0;
+    let runs = states[0]["running"].is_object();
+    let ready = completed && place == INIT || runs && place == MAIN;
+    states.push(json!({}));
+    let mut entry = json!({});
+    let filled = json!({
+        "name": spec["name"], "image": spec["image"], "imageID": spec["image"], "restartCount": restarts,
+        "started": runs, "ready": ready, "containerID": newest.map(|plan| &plan.mark),
+        "state": states[0], "lastState": states[1],
+    });
+    json_patch::merge(&mut entry, &filled); // without what is null
+    entry
 }
 
-fn time(time: Timestamp) -> String {
-    format!("{time:.0}")
-}
-
-fn instant(text: &str) -> Timestamp {
-    text.parse().unwrap_or_default()
+/// What became of a start.
+fn state(start: &Process) -> Value {
+    let started = format!("{:.0}", start.plan.started);
+    let Some((code, ended)) = start.over() else {
+        return json!({"running": {"startedAt": started}});
+    };
+    let reason = match code {
+        _ if start.failure.is_some() => "StartError",
+        0 => "Completed",
+        _ => "Error",
+    };
+    json!({"terminated": {
+        "exitCode": code, "reason": reason, "message": start.failure, "containerID": start.plan.mark,
+        "startedAt": started, "finishedAt": format!("{ended:.0}"),
+    }})
 }
 
 /// `status.phase`
 fn phase(status: &Value) -> &'static str {
     let of = |list: &str| status[list].as_array().into_iter().flatten();
-    let mut main = of("containerStatuses");
+    let code = |entry: &Value| entry["state"]["terminated"]["exitCode"].as_i64();
     let failed = |entry: &Value| code(entry).is_some_and(|code| code != 0);
+    let mut main = of("containerStatuses");
     if of("initContainerStatuses").any(failed) {
         "Failed"
     } else if main.clone().any(|entry| entry["containerID"].is_null()) {
@@ -304,19 +255,14 @@ fn phase(status: &Value) -> &'static str {
 
 /// Brings a pod's phase, conditions and addresses up to the state of its containers.
 fn summarize(status: &mut Value, now: Timestamp) {
-    status["phase"] = phase(status).into();
-    let all_ready = |list: &str| {
-        let mut entries = status[list].as_array().into_iter().flatten();
-        entries.all(|entry| entry["ready"] == true)
-    };
-    let (initialized, ready) = (
-        all_ready("initContainerStatuses"),
-        all_ready("containerStatuses"),
-    );
-    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let now = format!("{now:.0}");
+    let of = |list: &str| status[list].as_array().into_iter().flatten();
+    let all_ready = |list: &str| of(list).all(|entry| entry["ready"] == true);
+    let ready = all_ready("containerStatuses");
+    let mut conditions: Vec<Value> = of("conditions").cloned().collect();
     for (kind, holds) in [
         ("PodScheduled", true),
-        ("Initialized", initialized),
+        ("Initialized", all_ready("initContainerStatuses")),
         ("ContainersReady", ready),
         ("Ready", ready),
     ] {
@@ -324,17 +270,15 @@ fn summarize(status: &mut Value, now: Timestamp) {
         let same = |one: &Value| one["type"] == kind && one["status"] == text;
         if !conditions.iter().any(same) {
             conditions.retain(|one| one["type"] != kind);
-            conditions.push(json!({"type": kind, "status": text, "lastTransitionTime": time(now)}));
+            conditions.push(json!({"type": kind, "status": text, "lastTransitionTime": now}));
         }
     }
-    status["conditions"] = conditions.into();
-    if status["startTime"].is_null() {
-        status["startTime"] = time(now).into();
-    }
-    let address = "127.0.0.1";
-    status["hostIP"] = address.into();
-    status["podIP"] = address.into();
-    status["podIPs"] = json!([{"ip": address}]);
+    let started = status["startTime"].as_str().unwrap_or(&now);
+    let summary = json!({
+        "phase": phase(status), "conditions": conditions, "startTime": started, "hostIP": ADDRESS,
+        "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}],
+    });
+    json_patch::merge(status, &summary);
 }
 
 #[cfg(test)]

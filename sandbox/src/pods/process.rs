@@ -1,22 +1,25 @@
 //! A command as a process, behind pipes or a terminal; and the end of everything it started.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Once};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use jiff::Timestamp;
 use pty_process::{OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channel::{STDERR, STDOUT};
 use super::log::Log;
-use super::plan::Plan;
 
 /// Environment variable of every process of a container, by which they are found when they are to end.
 const MARK: &str = "DRAWBRIDGE_SANDBOX_CONTAINER";
@@ -25,52 +28,110 @@ const CHUNK: usize = 32 << 10;
 
 /// What a process wrote, by channel; of a terminal everything is standard output.
 pub(super) type Written = (u8, Bytes);
-type Output = Box<dyn AsyncRead + Send + Unpin>;
 /// A process, and all it writes.
 pub(super) type Started = (Arc<Process>, mpsc::Receiver<Written>);
-type Spawned = (Child, Option<Input>, Vec<(u8, Output)>);
+type Output = Box<dyn AsyncRead + Send + Unpin>;
+type Spawned = (Child, Input, Vec<(u8, Output)>);
+type Input = Option<Either<ChildStdin, OwnedWritePty>>;
+
+/// What to start, and where. An exec's is that of its container but for the command and its streams.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// The container as the pod's spec has it.
+    pub(super) spec: Value,
+    pub(super) dir: PathBuf,
+    /// The pod's name.
+    pub(super) host: String,
+    /// Begins with the sandbox's own.
+    pub(super) mark: String,
+    /// Starts of the container before this one.
+    pub(super) restarts: u32,
+    pub(super) started: Timestamp,
+}
 
 /// A process that was started: of a container, or by an exec.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) plan: Plan,
+    /// Why it could not be started: then it has ended at once, with code 128.
+    pub(super) failure: Option<String>,
     /// Of a container: what it writes.
     pub(super) log: watch::Sender<Log>,
-    pid: Pid,
+    pid: Option<Pid>,
     ended: CancellationToken,
     /// Whether it was asked to end.
     asked: Once,
     /// Exit code, once all it wrote was taken.
-    code: watch::Receiver<Option<i32>>,
-    input: Mutex<Option<Input>>,
+    code: watch::Sender<Option<i32>>,
+    input: Mutex<Input>,
     /// Whoever does not take what is written stops the process for all, as in containerd.
     listeners: watch::Sender<Vec<mpsc::Sender<Written>>>,
 }
 
-#[derive(Debug)]
-enum Input {
-    Pipe(ChildStdin),
-    Terminal(OwnedWritePty),
+impl Plan {
+    /// A field of the container that is true or false.
+    pub(super) fn flag(&self, field: &str) -> bool {
+        self.spec[field] == true
+    }
+
+    /// Of the environment, variables with a plain value count.
+    fn spawn(&self) -> anyhow::Result<Spawned> {
+        let listed = |field: &str| self.spec[field].as_array().into_iter().flatten();
+        let words = listed("command").chain(listed("args"));
+        let mut words = words.filter_map(Value::as_str);
+        let program = words.next().context("no command")?;
+        let plain = listed("env");
+        let plain = plain.filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?)));
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .current_dir(&self.dir)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOSTNAME", &self.host)
+            .env("HOME", &self.dir)
+            .envs(self.flag("tty").then_some(("TERM", "xterm")))
+            .envs(plain)
+            .env(MARK, &self.mark);
+        std::fs::create_dir_all(&self.dir)?;
+        let cannot = || format!("cannot run {program:?}");
+        if self.flag("tty") {
+            let (terminal, far_end) = pty_process::open()?;
+            let command = pty_process::Command::from(command);
+            let child = command.spawn(far_end).with_context(cannot)?;
+            let (output, input) = terminal.into_split();
+            let output: Output = Box::new(output);
+            return Ok((child, Some(Either::Right(input)), vec![(STDOUT, output)]));
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().with_context(cannot)?;
+        let input = child.stdin.take().filter(|_| self.flag("stdin"));
+        let stdout: Output = Box::new(child.stdout.take().context("no output")?);
+        let stderr: Output = Box::new(child.stderr.take().context("no errors")?);
+        let outputs = vec![(STDOUT, stdout), (STDERR, stderr)];
+        Ok((child, input.map(Either::Left), outputs))
+    }
 }
 
 impl Process {
-    /// Starts it, with whoever hears all it writes.
-    ///
-    /// # Errors
-    /// When there is no such program, or it cannot be run.
-    pub(super) fn start(plan: Plan, tasks: &TaskTracker) -> anyhow::Result<Started> {
-        std::fs::create_dir_all(&plan.dir)?;
-        let (mut child, input, outputs) = spawn(&plan)?;
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let (sender, code) = watch::channel(None);
+    /// Starts it, with whoever hears all it writes. With the `first` of a container everything that carries its mark
+    /// ends, as a PID namespace does with its first process.
+    pub(super) fn start(plan: Plan, first: bool, tasks: &TaskTracker) -> Started {
+        let (mut child, input, outputs, failure) = match plan.spawn() {
+            Ok((child, input, outputs)) => (Some(child), input, outputs, None),
+            Err(error) => (None, None, Vec::new(), Some(format!("{error:#}"))),
+        };
+        let id = child.as_ref().and_then(Child::id);
         let (listener, heard) = mpsc::channel(1);
         let process = Arc::new(Self {
             plan,
+            failure,
             log: watch::Sender::default(),
-            pid: pid.context("it has no process ID")?,
+            pid: id.and_then(|id| Pid::from_raw(id.cast_signed())),
             ended: CancellationToken::new(),
             asked: Once::new(),
-            code,
+            code: watch::Sender::default(),
             input: Mutex::new(input),
             listeners: watch::Sender::new(vec![listener]),
         });
@@ -81,20 +142,21 @@ impl Process {
         pumps.close();
         let this = Arc::clone(&process);
         tasks.spawn(async move {
-            let status = child.wait().await.ok();
+            let mut code = None;
+            if let Some(child) = &mut child
+                && let Ok(status) = child.wait().await
+            {
+                code = status.code().or(status.signal().map(|signal| 128 + signal));
+            }
             this.ended.cancel();
-            if this.plan.first {
+            if first {
                 kill_all(&this.plan.mark).await;
             }
             pumps.wait().await;
-            let code = status.and_then(|status| {
-                let signal = status.signal().map(|signal| 128 + signal);
-                status.code().or(signal)
-            });
-            sender.send_replace(Some(code.unwrap_or(255)));
+            this.code.send_replace(code.or(Some(128)));
             this.listeners.send_modify(Vec::clear);
         });
-        Ok((process, heard))
+        (process, heard)
     }
 
     /// Hears what it writes from now on; ends with it.
@@ -113,52 +175,47 @@ impl Process {
         !self.ended.is_cancelled()
     }
 
-    /// Sends a signal, if it still runs.
+    /// Sends a signal, if it still runs; TERM only once.
     pub(super) fn signal(&self, signal: Signal) {
-        if self.runs() {
-            let _ = kill_process(self.pid, signal); // it may have ended just now
+        let send = || _ = self.pid.map(|pid| kill_process(pid, signal)); // an error: it ended just now
+        match signal {
+            _ if !self.runs() => {}
+            Signal::TERM => self.asked.call_once(send),
+            _ => send(),
         }
-    }
-
-    /// Asks it to end, once.
-    pub(super) fn ask_to_end(&self) {
-        self.asked.call_once(|| self.signal(Signal::TERM));
     }
 
     /// Waits for the exit code and all that was written; 128 and the signal if one ended it.
     pub(super) async fn exit(&self) -> i32 {
-        let _ = self.code.clone().wait_for(Option::is_some).await; // an error: its runtime is gone
-        self.code.borrow().unwrap_or(255)
+        let mut code = self.code.subscribe();
+        let code = code.wait_for(Option::is_some).await;
+        code.map_or(None, |code| *code).unwrap_or(128)
     }
 
-    /// Of a container: the exit code, once all it wrote is in its log.
-    pub(super) fn over(&self) -> Option<i32> {
-        let kept = self.log.borrow().over;
-        self.code.borrow().filter(|_| kept)
+    /// Of a container: the exit code, and when all it wrote was in its log.
+    pub(super) fn over(&self) -> Option<(i32, Timestamp)> {
+        Some(((*self.code.borrow())?, self.log.borrow().over?))
     }
 
     /// Writes to its standard input; whether it may take more.
     pub(super) async fn write(&self, data: &[u8]) -> bool {
-        let written = match &mut *self.input.lock().await {
-            Some(Input::Pipe(pipe)) => pipe.write_all(data).await,
-            Some(Input::Terminal(terminal)) => terminal.write_all(data).await,
-            None => return false,
-        };
-        written.is_ok()
+        match &mut *self.input.lock().await {
+            Some(input) => input.write_all(data).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Ends its standard input, if that is no terminal.
     pub(super) async fn end_input(&self) {
-        if !self.plan.tty {
+        if !self.plan.flag("tty") {
             *self.input.lock().await = None;
         }
     }
 
     /// Sets a terminal's size; 0 is none.
     pub(super) async fn resize(&self, columns: u16, rows: u16) {
-        if let Some(Input::Terminal(terminal)) = &*self.input.lock().await
-            && columns > 0
-            && rows > 0
+        if let Some(Either::Right(terminal)) = &*self.input.lock().await
+            && columns.min(rows) > 0
         {
             let _ = terminal.resize(Size::new(rows, columns)); // its process may have ended just now
         }
@@ -180,40 +237,6 @@ impl Process {
             }
         }
     }
-}
-
-fn spawn(plan: &Plan) -> anyhow::Result<Spawned> {
-    let (program, arguments) = plan.argv.split_first().context("no command")?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(&plan.dir)
-        .env_clear()
-        .env(MARK, &plan.mark)
-        .envs(plan.env.iter().map(|(name, value)| (name, value)));
-    let cannot = || format!("cannot run {program:?}");
-    if plan.tty {
-        let (terminal, far_end) = pty_process::open()?;
-        let command = pty_process::Command::from(command).env("TERM", "xterm");
-        let child = command.spawn(far_end).with_context(cannot)?;
-        let (output, input) = terminal.into_split();
-        let input = Some(Input::Terminal(input));
-        return Ok((child, input, vec![(STDOUT, Box::new(output))]));
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    if plan.stdin {
-        command.stdin(Stdio::piped());
-    }
-    command.stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().with_context(cannot)?;
-    let input = child.stdin.take().map(Input::Pipe);
-    let stdout = child.stdout.take().context("no standard output")?;
-    let stderr = child.stderr.take().context("no standard error")?;
-    Ok((
-        child,
-        input,
-        vec![(STDOUT, Box::new(stdout)), (STDERR, Box::new(stderr))],
-    ))
 }
 
 /// Kills what carries a mark that begins with `$1` once its standard input ends. As the sandbox's watchdog it does so

@@ -1,35 +1,42 @@
 //! An open exec or attach: the process on one side, the WebSocket on the other.
 
-use std::io::{self, Cursor};
+use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use jiff::SignedDuration;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, WriteHalf};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader, WriteHalf};
 use tokio::select;
 use tokio::sync::{Mutex, Notify};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{self, ERROR, End, RESIZE, STDERR, STDIN, STDOUT, Subprotocol, V5};
-use super::plan::Plan;
+use super::channel::{self, ERROR, RESIZE, STDERR, STDIN, STDOUT, Subprotocol, V5};
 use super::process::{Process, Started, kill_all};
-use super::query::Ask;
-use super::wire::{self, MAX_CONTROL};
+use super::wire;
 use crate::cluster::Cluster;
-use crate::faults::StreamFault;
+use crate::faults::{Faults, StreamFault};
+use crate::request::Query;
 use crate::server::Io;
 
 /// After this time without data a connection is dropped: `stream_idle_timeout` of containerd and
 /// `defaultIdleConnectionTimeout` of the API server.
 const IDLE: SignedDuration = SignedDuration::from_hours(4);
-/// Close code of an end in order.
-const NORMAL: u16 = 1000;
 
 /// An exec or attach about to be served.
 pub(super) struct Stream {
     pub(super) cluster: Arc<Cluster>,
-    pub(super) ask: Ask,
+    /// What is asked for, in the API server's words.
+    pub(super) query: Query,
+    pub(super) attach: bool,
+    /// Whether the API server speaks v5 in place of the node: it upgrades before it asks the node, so that refusals come
+    /// in the stream, and calls it a success when the kubelet dies (kubernetes/kubectl#1726).
+    pub(super) translated: bool,
     /// What is talked to, or all the client is told.
     pub(super) container: Result<Arc<Process>, String>,
     pub(super) protocol: Subprotocol,
@@ -47,129 +54,132 @@ struct Size {
     height: u16,
 }
 
-type Out<'a> = Mutex<WriteHalf<&'a mut Io>>;
+type Out<'a> = Mutex<WriteHalf<&'a mut TokioIo<Upgraded>>>;
 
 impl Stream {
-    /// Serves a client until either side is done; `begun` was read from it already. A process whose client left goes on,
-    /// as in Kubernetes.
-    pub(super) async fn run(self, mut io: Io, begun: Bytes) {
-        let started = self.begin().await;
-        let own = started.as_ref().ok().filter(|_| !self.ask.attach);
-        let own = own.map(|(process, _)| Arc::clone(process));
-        let reset = select! {
+    /// Serves a client until either side is done, or something ends it without a word. A process whose client left goes
+    /// on, as in Kubernetes.
+    pub(super) async fn run(self, mut io: TokioIo<Upgraded>) {
+        let mut started = self.begin().await;
+        let mut faults = self.cluster.faults.subscribe();
+        let reset = |now: &Faults| now.streams == StreamFault::Reset;
+        select! {
             biased;
-            reset = self.interrupted() => reset,
+            _ = faults.wait_for(|now| reset(now) || now.kubelet_dead && !self.translated) => {}
+            () = self.cluster.stop.cancelled() => {}
+            () = self.idle() => {}
             // An error is a connection that broke: nobody is left to tell.
-            _ = self.converse(&mut io, begun, started) => false,
-        };
-        if reset {
-            let _ = io.get_ref().0.set_zero_linger(); // it was closed already, then
+            _ = self.converse(&mut io, &mut started) => {}
         }
-        if let Some(process) = own {
+        let reset = reset(&faults.borrow());
+        if reset && let Ok(parts) = io.into_inner().downcast::<TokioIo<Io>>() {
+            let _ = parts.io.inner().get_ref().0.set_zero_linger(); // it was closed already, then
+        }
+        if let (Ok((process, _)), false) = (&started, self.attach) {
             process.end_input().await;
         }
     }
 
     /// What is talked to, with what it writes from now on.
     async fn begin(&self) -> Result<Started, String> {
-        let container = self.container.as_ref().map_err(String::clone)?;
-        if self.ask.attach {
-            return Ok((Arc::clone(container), container.attach()));
+        let container = self.container.clone()?;
+        if self.attach {
+            let heard = container.attach();
+            return Ok((container, heard));
         }
-        let plan = Plan {
-            argv: self.ask.command.clone(),
-            tty: self.ask.tty,
-            stdin: self.ask.stdin,
-            stdin_once: true,
-            first: false,
-            ..container.plan.clone()
-        };
-        let started = Process::start(plan, &self.cluster.tasks);
+        let mut plan = container.plan.clone();
+        let spec = json!({
+            "command": self.query.all("command").collect::<Vec<_>>(), "args": null,
+            "tty": self.query.flag("tty"), "stdin": self.wants(STDIN), "stdinOnce": true,
+        });
+        json_patch::merge(&mut plan.spec, &spec);
+        let (process, heard) = Process::start(plan, false, &self.cluster.tasks);
         if !container.runs() {
             kill_all(&container.plan.mark).await; // what was just started may have been missed
         }
-        started.map_err(|error| format!("error executing command in container: {error:#}"))
+        match &process.failure {
+            Some(why) => Err(format!("error executing command in container: {why}")),
+            None => Ok((process, heard)),
+        }
     }
 
-    /// Waits for what ends a connection without a word; whether by a reset.
-    async fn interrupted(&self) -> bool {
-        let (clock, faults) = (&self.cluster.clock, &self.cluster.faults);
-        let (mut streams, mut kubelet) = (faults.streams.subscribe(), faults.kubelet.subscribe());
+    /// Whether the client asked for standard input, output or error.
+    fn wants(&self, channel: u8) -> bool {
+        let name = ["stdin", "stdout", "stderr"][usize::from(channel)];
+        self.query.flag(name)
+    }
+
+    /// Waits until nothing has moved for too long.
+    async fn idle(&self) {
+        let clock = &self.cluster.clock;
         loop {
-            let idle = clock.now().saturating_add(IDLE).unwrap_or_default();
+            let end = clock.now().saturating_add(IDLE).unwrap_or_default();
             select! {
                 () = self.moved.notified() => {}
-                () = self.cluster.stop.cancelled() => return false,
-                () = clock.sleep_until(idle) => return false,
-                _ = kubelet.wait_for(|lives| !lives), if !self.ask.translated => return false,
-                _ = streams.wait_for(|fault| *fault == StreamFault::Reset) => return true,
+                () = clock.sleep_until(end) => return,
             }
         }
     }
 
     async fn converse(
         &self,
-        io: &mut Io,
-        begun: Bytes,
-        started: Result<Started, String>,
+        io: &mut TokioIo<Upgraded>,
+        started: &mut Result<Started, String>,
     ) -> io::Result<()> {
         let (from, to) = tokio::io::split(io);
-        let from = BufReader::new(Cursor::new(begun).chain(from));
         let out = Mutex::new(to);
         // One empty message on the first channel the client reads tells it that it is connected.
-        let first = match self.ask {
-            Ask { stdout: true, .. } => STDOUT,
-            Ask { stderr: true, .. } => STDERR,
-            _ => ERROR,
-        };
-        self.send(&out, first, &[]).await?;
+        let mut channels = [STDOUT, STDERR].into_iter();
+        let first = channels.find(|channel| self.wants(*channel));
+        self.send(&out, first.unwrap_or(ERROR), &[]).await?;
         let end = match started {
-            Err(why) => Some(End::Failed(why)),
-            Ok((process, mut output)) => {
+            Err(why) => Some(Err(why.clone())),
+            Ok((process, output)) => {
                 let deaf = CancellationToken::new();
-                let wanted = [false, self.ask.stdout, self.ask.stderr];
+                let mut faults = self.cluster.faults.subscribe();
                 // No piece before the last one was taken.
                 let tell = async {
-                    while let Some(Some((channel, data))) =
-                        deaf.run_until_cancelled(output.recv()).await
-                    {
-                        if wanted[usize::from(channel)] {
-                            self.send(&out, channel, &data).await?;
+                    let mut next = async || deaf.run_until_cancelled(output.recv()).await;
+                    while let Some(Some((from, data))) = next().await {
+                        if self.wants(from) {
+                            self.send(&out, from, &data).await?;
                         }
                     }
                     output.close(); // or the process would wait for it
-                    let attach = self.ask.attach;
-                    io::Result::Ok(End::Exit(if attach { 0 } else { process.exit().await }))
+                    io::Result::Ok(if self.attach { 0 } else { process.exit().await })
                 };
-                let mut kubelet = self.cluster.faults.kubelet.subscribe();
                 select! {
                     biased;
-                    _ = kubelet.wait_for(|lives| !lives), if self.ask.translated => Some(End::Exit(0)),
-                    end = tell => Some(end?),
-                    () = self.listen(&process, from, &deaf, &out) => None,
+                    _ = faults.wait_for(|now| now.kubelet_dead), if self.translated => Some(Ok(0)),
+                    code = tell => Some(Ok(code?)),
+                    () = self.listen(process, BufReader::new(from), &deaf, &out) => None,
                 }
             }
         };
-        let (argv, release) = (&self.ask.command, self.cluster.release);
-        let report = end.and_then(|end| self.protocol.report(&end, argv, release));
-        if let Some(report) = report {
+        let argv: Vec<&str> = self.query.all("command").collect();
+        let report = |end| {
+            self.protocol
+                .report(end, &argv.join(" "), self.cluster.release)
+        };
+        if let Some(report) = end.and_then(report) {
             self.send(&out, ERROR, report.as_bytes()).await?;
         }
-        self.frame(&out, wire::CLOSE, &NORMAL.to_be_bytes()).await?;
+        let (code, reason) = (CloseCode::Normal, "".into());
+        let close = Frame::close(Some(CloseFrame { code, reason }));
+        self.frame(&out, close).await?;
         out.into_inner().shutdown().await
     }
 
     /// Sends data on a channel.
     async fn send(&self, out: &Out<'_>, channel: u8, data: &[u8]) -> io::Result<()> {
-        let (opcode, payload) = self.protocol.encode(channel, data);
         self.moved.notify_one();
-        self.frame(out, opcode, &payload).await
+        self.frame(out, self.protocol.encode(channel, data)).await
     }
 
-    async fn frame(&self, out: &Out<'_>, opcode: u8, payload: &[u8]) -> io::Result<()> {
+    async fn frame(&self, out: &Out<'_>, frame: Frame) -> io::Result<()> {
         let mut out = out.lock().await;
-        let fault = *self.cluster.faults.streams.borrow();
-        wire::write(&mut *out, opcode, payload, fault).await
+        let fault = self.cluster.faults.borrow().streams;
+        wire::write(&mut *out, frame, fault).await
     }
 
     /// The read loop of the real server, until the client closes or breaks a rule that closes: a process that takes no
@@ -182,21 +192,16 @@ impl Stream {
         deaf: &CancellationToken,
         out: &Out<'_>,
     ) {
-        let v5 = self.protocol.0 == V5;
-        let (mut open, mut stuck) = (self.ask.stdin && process.plan.stdin, false);
-        // What containerd does at the end of standard input: a pipe is closed; with a terminal the output is, though the
-        // process goes on. An attachment ends unless the container wants to see the end.
-        while let Ok((opcode, mut frame)) = wire::read(&mut from).await {
+        let (v5, terminal) = (self.protocol.0 == V5, process.plan.flag("tty"));
+        let (mut open, mut stuck) = (self.wants(STDIN) && process.plan.flag("stdin"), false);
+        while let Ok((opcode, frame)) = wire::read(&mut from).await {
             match opcode {
-                wire::CLOSE => return,
-                wire::PING => {
-                    frame.truncate(MAX_CONTROL);
-                    if self.frame(out, wire::PONG, &frame).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-                wire::PONG => continue,
+                OpCode::Control(Control::Close) => return,
+                OpCode::Control(Control::Ping) => match self.frame(out, Frame::pong(frame)).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                OpCode::Control(Control::Pong) => continue,
                 _ => self.moved.notify_one(),
             }
             let Some((channel, data)) = self.protocol.decode(&frame) else {
@@ -207,13 +212,15 @@ impl Stream {
                 (RESIZE, _) if stuck => std::future::pending().await,
                 (RESIZE, data) => {
                     let size = serde_json::from_slice(data);
-                    stuck = size.is_err() || v5 && !process.plan.tty;
+                    stuck = size.is_err() || v5 && !terminal;
                     let Size { width, height } = size.unwrap_or_default();
                     process.resize(width, height).await;
                 }
+                // What containerd does at the end of standard input: a pipe is closed; with a terminal the output is,
+                // though the process goes on. An attachment ends unless the container wants to see the end.
                 (channel::CLOSE, [STDIN]) if v5 && open => {
                     open = false;
-                    if process.plan.tty || !process.plan.stdin_once {
+                    if terminal || !process.plan.flag("stdinOnce") {
                         deaf.cancel();
                     } else {
                         process.end_input().await;

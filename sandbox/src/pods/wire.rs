@@ -4,46 +4,35 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 
 use crate::faults::StreamFault;
 
 /// Longest frame that is taken, in bytes: `DefaultMaxPayloadBytes`.
-const MAX_FRAME: u64 = 32 << 20;
-/// Longest payload of a control frame, in bytes.
-pub(super) const MAX_CONTROL: usize = 125;
-
-pub(super) const TEXT: u8 = 1;
-pub(super) const BINARY: u8 = 2;
-pub(super) const CLOSE: u8 = 8;
-pub(super) const PING: u8 = 9;
-pub(super) const PONG: u8 = 10;
+const MAX_FRAME: usize = 32 << 20;
 
 /// The next frame of a client: opcode and payload.
 ///
 /// # Errors
 /// When the connection broke, or the frame is too long or has no mask.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<(OpCode, Vec<u8>)> {
     let [first, second] = [from.read_u8().await?, from.read_u8().await?];
     let length = match second & 0x7f {
-        126 => u64::from(from.read_u16().await?),
-        127 => from.read_u64().await?,
-        short => u64::from(short),
+        126 => from.read_u16().await?.into(),
+        127 => usize::try_from(from.read_u64().await?).unwrap_or(usize::MAX),
+        short => short.into(),
     };
     if length > MAX_FRAME || second & 0x80 == 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut mask = [0; 4];
-    from.read_exact(&mut mask).await?;
-    let mut payload = Vec::new();
-    from.take(length).read_to_end(&mut payload).await?;
-    if payload.len() as u64 != length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let mask = from.read_u32().await?.to_be_bytes();
+    let mut payload = vec![0; length];
+    from.read_exact(&mut payload).await?;
     for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
-    Ok((first & 0x0f, payload))
+    Ok(((first & 0x0f).into(), payload))
 }
 
 /// Writes a frame in one piece, and does to it what a test ordered.
@@ -52,24 +41,15 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8,
 /// When the connection broke, or is to break.
 pub(super) async fn write(
     to: &mut (impl AsyncWrite + Unpin),
-    opcode: u8,
-    payload: &[u8],
+    frame: Frame,
     fault: StreamFault,
 ) -> io::Result<()> {
-    let header = FrameHeader {
-        opcode: opcode.into(),
-        ..FrameHeader::default()
-    };
-    let mut frame = Vec::with_capacity(payload.len() + 10);
-    let length = payload.len() as u64;
-    header
-        .format(length, &mut frame)
-        .map_err(io::Error::other)?;
-    frame.extend_from_slice(payload);
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes).map_err(io::Error::other)?;
     if fault != StreamFault::None {
-        frame.truncate(frame.len() / 2);
+        bytes.truncate(bytes.len() / 2);
     }
-    to.write_all(&frame).await?;
+    to.write_all(&bytes).await?;
     to.flush().await?;
     match fault {
         StreamFault::None => Ok(()),

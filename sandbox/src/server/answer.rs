@@ -10,17 +10,17 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::audit::Entry;
+use super::body::TEXT;
 use super::{Body, Peer, body, resource};
 use crate::auth::authenticate::{credential, impersonated};
 use crate::auth::rbac;
 use crate::cluster::Cluster;
-use crate::faults::{Answer, Order};
+use crate::faults::{Answer, Faults, Order};
 use crate::request::{Attributes, Query, attributes};
 use crate::status::Failure;
 use crate::{discovery, openapi};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers a request.
 pub(super) async fn answer(
@@ -83,7 +83,12 @@ async fn serve(
     if !asked.resource_request {
         return other(cluster, asked, request).await;
     }
-    match cluster.faults.answer(&asked.verb, &asked.qualified()) {
+    let mut fault = None;
+    cluster.faults.send_if_modified(|faults| {
+        fault = faults.answer(&asked.verb, &asked.qualified());
+        false // nobody waits for this
+    });
+    match fault {
         None => {}
         Some(Answer::Code(code)) => {
             let failure = Failure::new(code, "refused by order");
@@ -143,8 +148,8 @@ async fn faults(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
             order.place(cluster);
         }
-        Method::DELETE => cluster.faults.clear(),
+        Method::DELETE => drop(cluster.faults.send_replace(Faults::default())),
         _ => return Err(resource::no_such_method()),
     }
-    Ok(body::answer(200, &cluster.faults.list(), &[]))
+    Ok(body::answer(200, &json!(*cluster.faults.borrow()), &[]))
 }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::{Body, protobuf};
 use crate::status::Failure;
 
+/// What is said in prose.
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 /// Longest body of a request, in bytes: Kubernetes' own limit.
 const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -32,7 +34,7 @@ pub(super) enum Form {
 }
 
 /// A header's text; empty if absent or no text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
 }
@@ -141,7 +143,7 @@ pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<B
 }
 
 /// An answer of another type.
-pub(super) fn typed(code: u16, media: &'static str, text: String) -> Response<Body> {
+pub(crate) fn typed(code: u16, media: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Full::from(text).boxed());
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
     let headers = response.headers_mut();

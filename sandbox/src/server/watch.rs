@@ -32,8 +32,8 @@ const USUAL_LIMIT: u64 = 1800;
 pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
     let (cluster, call) = (Arc::clone(&view.cluster), &view.call);
     let (query, selector) = (&call.query, call.selector()?);
-    let mut faults = cluster.faults.watches.subscribe();
-    if *faults.borrow() == WatchFault::Refused {
+    let mut faults = cluster.faults.subscribe();
+    if faults.borrow().watches == WatchFault::Refused {
         let why = "the server is currently unable to handle the request";
         return Err(Failure::new(503, why));
     }
@@ -72,7 +72,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
         }
         let mut ticks = interval_at(Instant::now() + BOOKMARK, BOOKMARK);
         loop {
-            let fault = *faults.borrow_and_update();
+            let fault = faults.borrow_and_update().watches;
             if fault == WatchFault::Refused {
                 return;
             }

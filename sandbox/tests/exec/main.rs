@@ -407,7 +407,9 @@ async fn the_death_of_the_kubelet_looks_different_to_each_release() {
         let mut shell = lab.exec(TERMINAL, offer).await;
         shell.send(0, b"echo read''y\n").await;
         shell.until("ready").await;
-        lab.cluster().faults.kubelet.send_replace(false);
+        lab.cluster()
+            .faults
+            .send_modify(|now| now.kubelet_dead = true);
         let told = shell.end().await;
         assert_eq!(told.text(3), told_status, "{release:?} {offer}");
         assert_eq!(
@@ -431,7 +433,7 @@ async fn streams_break_as_ordered() {
         let mut shell = lab.exec(TERMINAL, V5).await;
         shell.send(0, b"echo read''y\n").await;
         shell.until("ready").await;
-        lab.cluster().faults.streams.send_replace(fault);
+        lab.cluster().faults.send_modify(|now| now.streams = fault);
         if fault == StreamFault::Reset {
             assert!(shell.was_reset().await);
         } else {
@@ -443,7 +445,9 @@ async fn streams_break_as_ordered() {
                 assert_eq!(shell.end().await.close, None);
             }
         }
-        lab.cluster().faults.streams.send_replace(StreamFault::None);
+        lab.cluster()
+            .faults
+            .send_modify(|now| now.streams = StreamFault::None);
     }
     lab.sandbox.stop().await;
 }
@@ -726,10 +730,14 @@ async fn the_kubelet_serves_its_own_dialect() {
         .err()
         .unwrap();
     assert_eq!(refused.status(), 404);
-    lab.cluster().faults.kubelet.send_replace(false);
+    lab.cluster()
+        .faults
+        .send_modify(|now| now.kubelet_dead = true);
     let reached = || std::net::TcpStream::connect(lab.cluster().kubelet).is_ok();
     soon(|| (!reached()).then_some(())).await;
-    lab.cluster().faults.kubelet.send_replace(true);
+    lab.cluster()
+        .faults
+        .send_modify(|now| now.kubelet_dead = false);
     soon(|| reached().then_some(())).await;
     lab.sandbox.stop().await;
 }

@@ -16,13 +16,14 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
+use tokio::sync::watch::Sender;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// From the moment the API can be heard again until a cut: a watch is tried again after a pause.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// Runs a test on a sandbox of its own; does nothing where there are no faults to be had and that is excused.
-async fn faulty(body: impl AsyncFnOnce(&Test, &Faults) -> Result<()>) {
+async fn faulty(body: impl AsyncFnOnce(&Test, &Sender<Faults>) -> Result<()>) {
     // Asked first: nobody need wait for a turn alone on a cluster that has none.
     let there = match Cluster::is_sandbox() {
         Ok(true) => Ok(true),
@@ -82,7 +83,7 @@ async fn revoked_while(fault: WatchFault) {
         test.pod("web").await?;
         let session = test.session("web", json!({})).await?;
         let ended = tokio::spawn(shell(test, &session).await?.finish());
-        faults.watches.send_replace(fault);
+        faults.send_modify(|now| now.watches = fault);
         test.revoke(&session.name).await?;
         // Nobody can know it now. Long enough for a gateway that would end everything in doubt to do so.
         let early = wait_for("a cut", Duration::from_secs(3), async || {
@@ -93,7 +94,7 @@ async fn revoked_while(fault: WatchFault) {
             early.await.is_ok()
         ));
         let heard = Instant::now();
-        faults.watches.send_replace(WatchFault::None);
+        faults.send_modify(|now| now.watches = WatchFault::None);
         let end = soon("the shell is cut", LIMIT, ended).await???;
         contains(&end.failure()?, "revoked")?;
         let late = end.at.saturating_duration_since(heard);
@@ -122,11 +123,11 @@ async fn a_watch_that_fell_behind_what_is_remembered_lists_again() {
         test.pod("web").await?;
         let session = test.session("web", json!({})).await?;
         let ended = tokio::spawn(shell(test, &session).await?.finish());
-        faults.watches.send_replace(WatchFault::Refused);
+        faults.send_modify(|now| now.watches = WatchFault::Refused);
         test.revoke(&session.name).await?;
         // The revisions both programs know are gone when they ask again: 410.
         test.cluster.faulty()?.cluster().store.compact();
-        faults.watches.send_replace(WatchFault::None);
+        faults.send_modify(|now| now.watches = WatchFault::None);
         let end = soon("the shell is cut", LIMIT, ended).await???;
         contains(&end.failure()?, "revoked")?;
         test.phase(&session.name, Phase::Revoked).await?;
@@ -143,11 +144,11 @@ async fn an_expiry_needs_nobody_who_can_be_heard() {
         let until = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 6)?;
         let session = test.session("web", json!({"notAfter": until})).await?;
         let console = shell(test, &session).await?;
-        faults.watches.send_replace(WatchFault::Refused);
-        faults.request(every(503));
+        faults.send_modify(|now| now.watches = WatchFault::Refused);
+        faults.send_modify(|now| now.requests.push(every(503)));
         let end = soon("the shell is cut", LIMIT, console.finish()).await??;
         let late = jiff::Timestamp::now().duration_since(until);
-        faults.clear();
+        faults.send_replace(Faults::default());
         contains(&end.failure()?, "expired")?;
         ensure!(late < jiff::SignedDuration::from_millis(400), "{late:?}");
         Ok(())
@@ -205,12 +206,14 @@ async fn a_grant_survives_any_of_its_writes_failing_and_leaves_nothing_over() {
         for ((verb, resource), times) in written {
             for after in 0..times {
                 for code in [409, 429, 500, 503] {
-                    faults.request(RequestFault {
-                        verb: verb.clone(),
-                        resource: resource.clone(),
-                        after,
-                        times: 1,
-                        then: Answer::Code(code),
+                    faults.send_modify(|now| {
+                        now.requests.push(RequestFault {
+                            verb: verb.clone(),
+                            resource: resource.clone(),
+                            after,
+                            times: 1,
+                            then: Answer::Code(code),
+                        });
                     });
                     let what = || format!("{code} after {after} times {verb} {resource}");
                     // Created, not applied: the patches are the operator's alone.
@@ -218,11 +221,7 @@ async fn a_grant_survives_any_of_its_writes_failing_and_leaves_nothing_over() {
                     test.create_session(&name, "web", json!({})).await?;
                     let session = test.granted(&name).await.with_context(what)?;
                     works(test, &session).await.with_context(what)?;
-                    ensure!(
-                        faults.list()["requests"] == json!([]),
-                        "not met: {}",
-                        what()
-                    );
+                    ensure!(faults.borrow().requests.is_empty(), "not met: {}", what());
                     test.delete::<ConsoleSession>(&session.name).await?;
                     nothing_left(test).await.with_context(what)?;
                 }
@@ -245,12 +244,14 @@ async fn an_end_survives_any_of_its_deletions_failing() {
         ] {
             for then in [Answer::Code(409), Answer::Code(500), Answer::Reset] {
                 let session = test.session("web", json!({})).await?;
-                faults.request(RequestFault {
-                    verb: "delete".to_owned(),
-                    resource: resource.to_owned(),
-                    after: 0,
-                    times: 1,
-                    then,
+                faults.send_modify(|now| {
+                    now.requests.push(RequestFault {
+                        verb: "delete".to_owned(),
+                        resource: resource.to_owned(),
+                        after: 0,
+                        times: 1,
+                        then,
+                    });
                 });
                 test.revoke(&session.name).await?;
                 test.phase(&session.name, Phase::Revoked)
@@ -259,7 +260,7 @@ async fn an_end_survives_any_of_its_deletions_failing() {
                 // The status is told first, then all is taken away.
                 let met = format!("the operator meets {then:?} for a delete of {resource}");
                 wait_for(&met, LIMIT, async || {
-                    Ok((faults.list()["requests"] == json!([])).then_some(()))
+                    Ok(faults.borrow().requests.is_empty().then_some(()))
                 })
                 .await?;
             }
@@ -300,10 +301,10 @@ async fn a_stream_that_breaks_is_told_as_a_failure_and_never_as_success() {
         let session = test.session("web", json!({})).await?;
         for fault in [StreamFault::CutMidFrame, StreamFault::Reset] {
             let mut console = shell(test, &session).await?;
-            faults.streams.send_replace(fault);
+            faults.send_modify(|now| now.streams = fault);
             console.stdin(b"echo more\n").await?;
             let end = console.finish().await?;
-            faults.streams.send_replace(StreamFault::None);
+            faults.send_modify(|now| now.streams = StreamFault::None);
             note(format!("{fault:?}: {}", end.failure().unwrap_or_default()));
             end.failure().with_context(|| format!("{fault:?}"))?;
             works(test, &session).await?;
@@ -319,7 +320,7 @@ async fn a_stream_that_stalls_in_the_middle_of_a_frame_can_still_be_revoked() {
         test.pod("web").await?;
         let session = test.session("web", json!({})).await?;
         let mut console = shell(test, &session).await?;
-        faults.streams.send_replace(StreamFault::StallMidFrame);
+        faults.send_modify(|now| now.streams = StreamFault::StallMidFrame);
         console.stdin(b"echo more\n").await?;
         revoked_in_time(test, &session, console).await
     })
@@ -343,7 +344,7 @@ async fn a_kubelet_that_dies_during_a_command_is_no_success() {
                 .open(gateway)
                 .await?;
             while console.event().await? != Event::Stdout(b"on\n".to_vec()) {}
-            faults.kubelet.send_replace(false);
+            faults.send_modify(|now| now.kubelet_dead = true);
             let end = console.finish().await?;
             no_success(&end).with_context(|| format!("through {name}"))?;
             let refused = Opening::exec(&session, &["true"]).refused(gateway).await;
@@ -351,7 +352,7 @@ async fn a_kubelet_that_dies_during_a_command_is_no_success() {
                 "{name}, while the kubelet is dead: {:?}",
                 refused.map(|answer| answer.code)
             ));
-            faults.kubelet.send_replace(true);
+            faults.send_modify(|now| now.kubelet_dead = false);
             // The API server of a sandbox needs no port of the kubelet's: it is back before the port is.
             for way in [&*test.gateway(), &direct] {
                 let again = wait_for("the kubelet serves again", LIMIT, async || {
@@ -374,12 +375,14 @@ async fn an_api_server_that_answers_slowly_or_not_at_all_lets_nobody_in() {
         test.pod("web").await?;
         let session = test.session("web", json!({})).await?;
         for then in [Answer::Code(500), Answer::Code(429), Answer::Reset] {
-            faults.request(RequestFault {
-                verb: "create".to_owned(),
-                resource: "tokenreviews.authentication.k8s.io".to_owned(),
-                after: 0,
-                times: 1000,
-                then,
+            faults.send_modify(|now| {
+                now.requests.push(RequestFault {
+                    verb: "create".to_owned(),
+                    resource: "tokenreviews.authentication.k8s.io".to_owned(),
+                    after: 0,
+                    times: 1000,
+                    then,
+                });
             });
             let stranger = test.session("web", json!({})).await?;
             let refused = Opening::exec(&stranger, &["true"])
@@ -388,7 +391,7 @@ async fn an_api_server_that_answers_slowly_or_not_at_all_lets_nobody_in() {
                 .with_context(|| format!("{then:?}"))?;
             note(format!("no TokenReview ({then:?}): {}", refused.code));
             ensure!(refused.code >= 500, "{refused:?}");
-            faults.clear();
+            faults.send_replace(Faults::default());
         }
         works(test, &session).await
     })

@@ -4,12 +4,12 @@ use serde_json::Value;
 use super::*;
 
 fn named(name: &str) -> Subprotocol {
-    choose(&[name], true).unwrap()
+    choose(name, true).unwrap()
 }
 
 fn report(name: &str, end: &End, release: Release) -> String {
-    let argv = ["sh", "-c", "exit 3"].map(str::to_owned);
-    named(name).report(end, &argv, release).unwrap_or_default()
+    let told = named(name).report(end.clone(), "sh -c exit 3", release);
+    told.unwrap_or_default()
 }
 
 #[test]
@@ -23,27 +23,24 @@ fn the_end_is_told_in_each_releases_words() {
         (V4, Release::V1_20, true, prose),
         ("v4.base64.channel.k8s.io", Release::V1_36, false, prose),
     ] {
-        let status: Value = serde_json::from_str(&report(name, &End::Exit(3), release)).unwrap();
+        let status: Value = serde_json::from_str(&report(name, &Ok(3), release)).unwrap();
         assert_eq!(status["message"], message, "{name}");
         assert_eq!(status.get("metadata").is_some(), metadata, "{name}");
         assert_eq!(status["details"]["causes"][0]["message"], "3", "{name}");
-        let success: Value = serde_json::from_str(&report(name, &End::Exit(0), release)).unwrap();
+        let success: Value = serde_json::from_str(&report(name, &Ok(0), release)).unwrap();
         assert_eq!(success["status"], "Success", "{name}");
-        let failed = report(name, &End::Failed("x".to_owned()), release);
+        let failed = report(name, &Err("x".to_owned()), release);
         assert_eq!(failed.contains("causes"), metadata, "{name}");
     }
     for name in ["", "channel.k8s.io", "base64.channel.k8s.io"] {
-        assert_eq!(report(name, &End::Exit(3), Release::V1_36), prose);
-        assert_eq!(report(name, &End::Exit(0), Release::V1_36), "");
+        assert_eq!(report(name, &Ok(3), Release::V1_36), prose);
+        assert_eq!(report(name, &Ok(0), Release::V1_36), "");
     }
 }
 
 #[test]
 fn the_clients_order_counts_unless_v5_is_known() {
-    let choose = |offer: &str, v5| {
-        let offer: Vec<&str> = offer.split(", ").collect();
-        choose(&offer, v5).map(|protocol| protocol.0)
-    };
+    let choose = |offer, v5| choose(offer, v5).map(|protocol| protocol.0);
     let v4_v5 = "v4.channel.k8s.io, v5.channel.k8s.io";
     assert_eq!(choose(v4_v5, true), Some(V5));
     assert_eq!(choose(v4_v5, false), Some("v4.channel.k8s.io"));
@@ -59,8 +56,8 @@ proptest! {
     #[test]
     fn what_is_encoded_decodes_again_and_nothing_panics(channel in 0u8..5, data: Vec<u8>) {
         for protocol in ALL.map(Subprotocol) {
-            let (_, frame) = protocol.encode(channel, &data);
-            prop_assert_eq!(protocol.decode(&frame), Some((channel, data.clone().into())));
+            let frame = protocol.encode(channel, &data);
+            prop_assert_eq!(protocol.decode(frame.payload()), Some((channel, data.clone().into())));
             let _ = protocol.decode(&data);
         }
     }

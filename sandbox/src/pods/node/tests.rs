@@ -43,15 +43,14 @@ fn a_container_starts_again_as_its_place_and_the_policy_say() {
         (INIT, "Never", 1, false),
         (EPHEMERAL, "Always", 1, false),
     ] {
-        let mut entry = ended(exit);
-        start_again(list, policy, &mut entry);
-        assert_eq!(code(&entry).is_none(), again, "{list} {policy} {exit}");
+        let told = starts_again(list, policy, exit);
+        assert_eq!(told, again, "{list} {policy} {exit}");
     }
 }
 
 #[test]
 fn the_wait_doubles_up_to_its_limit() {
-    let waits = [0, 1, 2, 3, 6, 60].map(|restarts| wait(&json!({"restartCount": restarts})));
+    let waits = [0, 1, 2, 3, 6, 60].map(wait);
     assert_eq!(waits, [0, 10, 20, 40, 300, 300]);
 }
 
