@@ -34,10 +34,20 @@ pub enum Stage {
 
 /// A write on its way, as webhooks see it.
 struct Write<'a> {
-    /// `CREATE`, `UPDATE` or `DELETE`
-    operation: &'static str,
     call: &'a Call,
     before: Option<&'a Value>,
+    object: Value,
+}
+
+impl Write<'_> {
+    /// What is done, and the kind of its options.
+    fn operation(&self) -> (&'static str, &'static str) {
+        match self.before {
+            None => ("CREATE", "CreateOptions"),
+            Some(_) if self.object.is_null() => ("DELETE", "DeleteOptions"),
+            Some(_) => ("UPDATE", "UpdateOptions"),
+        }
+    }
 }
 
 /// Passes an object (`Null` for one that is to be deleted) through the webhooks of a stage that want to see it. `before` is
@@ -50,21 +60,16 @@ pub async fn admit(
     stage: Stage,
     call: &Call,
     before: Option<&Value>,
-    mut object: Value,
+    object: Value,
 ) -> Result<(Value, Vec<String>), Failure> {
-    let operation = match before {
-        None => "CREATE",
-        Some(_) if object.is_null() => "DELETE",
-        Some(_) => "UPDATE",
-    };
-    let write = Write {
-        operation,
+    let mut warnings = Vec::new();
+    let mut write = Write {
         call,
         before,
+        object,
     };
-    let mut warnings = Vec::new();
     for hook in hooks(cluster, call, stage) {
-        if !rules::wants(cluster, &hook, &write, &object) {
+        if !rules::wants(cluster, &hook, &write) {
             continue;
         }
         let name = &hook.name;
@@ -72,27 +77,29 @@ pub async fn admit(
             let why = format!("admission webhook {name:?} does not support dry run");
             return Err(Failure::bad_request(why));
         }
-        let patched = match ask(&write, &hook, &object).await {
+        let answer = ask(&write, &hook).await;
+        let answer = answer.and_then(|answer| {
+            if stage == Stage::Mutating && answer["allowed"] == true {
+                patch(&mut write.object, &answer)?;
+            }
+            Ok(answer)
+        });
+        match answer {
             Ok(answer) if answer["allowed"] != true => return Err(denied(name, &answer["status"])),
             Ok(answer) => {
                 let more = Vec::<String>::deserialize(&answer["warnings"]);
                 warnings.extend(more.unwrap_or_default());
-                patch(&mut object, &answer, stage)
-            }
-            Err(why) => Err(why),
-        };
-        match patched {
-            Err(why) if hook.failure_policy.as_deref() == Some("Ignore") => {
-                tracing::warn!("failed calling webhook {name:?}: {why:#}");
             }
             Err(why) => {
                 let why = format!("failed calling webhook {name:?}: {why:#}");
-                return Err(Failure::internal(&why));
+                if hook.failure_policy.as_deref() != Some("Ignore") {
+                    return Err(Failure::internal(&why));
+                }
+                tracing::warn!("{why}");
             }
-            Ok(()) => {}
         }
     }
-    Ok((object, warnings))
+    Ok((write.object, warnings))
 }
 
 /// Those of a stage by the names of their configurations; a validating one is a mutating one whose patch does not count.
@@ -108,9 +115,8 @@ fn hooks(cluster: &Cluster, call: &Call, stage: Stage) -> Vec<MutatingWebhook> {
     hooks.flatten().collect()
 }
 
-fn patch(object: &mut Value, answer: &Value, stage: Stage) -> anyhow::Result<()> {
-    let patch = answer["patch"].as_str();
-    let Some(patch) = patch.filter(|_| stage == Stage::Mutating) else {
+fn patch(object: &mut Value, answer: &Value) -> anyhow::Result<()> {
+    let Some(patch) = answer["patch"].as_str() else {
         return Ok(());
     };
     let kind = &answer["patchType"];
@@ -120,31 +126,26 @@ fn patch(object: &mut Value, answer: &Value, stage: Stage) -> anyhow::Result<()>
 }
 
 /// Asks a webhook about a write: the `response` of the `AdmissionReview` it answers with.
-async fn ask(write: &Write<'_>, hook: &MutatingWebhook, object: &Value) -> anyhow::Result<Value> {
+async fn ask(write: &Write<'_>, hook: &MutatingWebhook) -> anyhow::Result<Value> {
     anyhow::ensure!(
         hook.match_conditions.iter().flatten().count() == 0,
         "the sandbox does not evaluate matchConditions"
     );
     let uid = uuid::Uuid::new_v4().to_string();
-    let (call, operation) = (write.call, write.operation);
-    let of = &call.kind;
-    let options = match operation {
-        "CREATE" => "CreateOptions",
-        "DELETE" => "DeleteOptions",
-        _ => "UpdateOptions",
-    };
+    let (call, before, object) = (write.call, write.before, &write.object);
+    let (of, (operation, options)) = (&call.kind, write.operation());
+    let shown = before.filter(|_| object.is_null()).unwrap_or(object);
+    let kind = json!({"group": of.group, "version": of.version, "kind": of.kind});
+    let resource = json!({"group": of.group, "version": of.version, "resource": of.plural});
     let options = json!({
         "kind": options, "apiVersion": "meta.k8s.io/v1", "fieldManager": call.query.get("fieldManager"),
     });
-    let shown = write.before.filter(|_| object.is_null()).unwrap_or(object);
-    let kind = json!({"group": of.group, "version": of.version, "kind": of.kind});
-    let resource = json!({"group": of.group, "version": of.version, "resource": of.plural});
     let mut request = json!({
         "uid": uid, "operation": operation, "dryRun": call.dry_run(),
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": call.subresource, "requestSubResource": call.subresource,
         "name": name(shown), "namespace": call.namespace,
-        "userInfo": call.who, "object": object, "oldObject": write.before, "options": options,
+        "userInfo": call.who, "object": object, "oldObject": before, "options": options,
     });
     if let Some(fields) = request.as_object_mut() {
         fields.retain(|_, value| value != "");

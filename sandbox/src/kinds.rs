@@ -5,13 +5,13 @@ mod definitions;
 mod events;
 
 use std::borrow::Cow;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 pub use definitions::definitions;
-pub use events::event_field;
 
 use crate::release::Release;
 use crate::schema::Structural;
@@ -88,19 +88,16 @@ impl Kind {
     /// `v1`, or `rbac.authorization.k8s.io/v1`
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        let both = format!("{}/{}", self.group, self.version);
+        both.trim_start_matches('/').to_owned()
     }
 
     /// The store's name for it: `pods`, or `consolesessions.drawbridge.dev`. All versions share it, and so do the two
     /// groups that have events: what is read from the store is to be [converted](Kind::convert).
     #[must_use]
     pub fn resource(&self) -> String {
-        let group = Some(self.group.as_str()).filter(|group| *group != events::GROUP);
-        crate::status::qualified(group.unwrap_or_default(), &self.plural)
+        let core = self.group == events::GROUP;
+        crate::status::qualified(if core { "" } else { &self.group }, &self.plural)
     }
 
     /// A stored object as this kind shows it. The store has each object in the version it was written in last.
@@ -121,20 +118,14 @@ impl Kind {
     /// What can be done with its objects. Kubernetes empties one namespace at a time.
     #[must_use]
     pub fn verbs(&self) -> &'static [&'static str] {
-        const STORED: [&str; 8] = [
-            "create",
-            "delete",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch",
-            "deletecollection",
+        const ALL: &str = "deletecollection";
+        const STORED: &[&str] = &[
+            "create", "delete", "get", "list", "patch", "update", "watch", ALL,
         ];
         match self.kind.as_str() {
             _ if self.virtual_only => &STORED[..1],
             "Namespace" => &STORED[..7],
-            _ => &STORED,
+            _ => STORED,
         }
     }
 
@@ -148,52 +139,47 @@ impl Kind {
 /// All kinds served now.
 #[derive(Debug, Default)]
 pub struct Kinds {
-    all: RwLock<Arc<Vec<Arc<Kind>>>>,
+    all: watch::Sender<Arc<Vec<Arc<Kind>>>>,
 }
 
 impl Kinds {
     /// Those built in, as `release` has them.
     #[must_use]
     pub fn builtin(release: Release) -> Self {
-        let kinds = builtin::kinds(release).into_iter().map(Arc::new);
+        let kinds = builtin::kinds(release).map(Arc::new);
         Self {
-            all: RwLock::new(Arc::new(kinds.collect())),
+            all: watch::Sender::new(Arc::new(kinds.collect())),
         }
     }
 
     /// All of them, in a stable order.
     #[must_use]
     pub fn all(&self) -> Arc<Vec<Arc<Kind>>> {
-        Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.all.borrow())
+    }
+
+    fn first(&self, is: impl Fn(&Kind) -> bool) -> Option<Arc<Kind>> {
+        self.all().iter().find(|kind| is(kind)).cloned()
     }
 
     /// The kind at `/apis/{group}/{version}/…/{plural}`.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
-        self.all()
-            .iter()
-            .find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
-            .cloned()
+        self.first(|kind| kind.group == group && kind.version == version && kind.plural == plural)
     }
 
     /// The kind an object says it is of.
     #[must_use]
     pub fn of(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
-        self.all()
-            .iter()
-            .find(|known| known.kind == kind && known.api_version() == api_version)
-            .cloned()
+        self.first(|known| known.kind == kind && known.api_version() == api_version)
     }
 
     /// Serves `kinds` as the kinds of a CustomResourceDefinition in place of those it had; an empty list for none.
     pub fn define(&self, group: &str, plural: &str, kinds: Vec<Kind>) {
-        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next: Vec<Arc<Kind>> = all
-            .iter()
-            .filter(|kind| kind.group != group || kind.plural != plural)
-            .cloned()
-            .collect();
-        next.extend(kinds.into_iter().map(Arc::new));
-        *all = Arc::new(next);
+        self.all.send_modify(|all| {
+            let all = Arc::make_mut(all);
+            all.retain(|kind| kind.group != group || kind.plural != plural);
+            all.extend(kinds.into_iter().map(Arc::new));
+        });
     }
 }

@@ -12,29 +12,14 @@ use serde_json::{Value, json};
 use self::cell::Cell;
 use crate::kinds::{Column, Kind};
 
-/// How much of each object a row carries (`includeObject`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Include {
-    /// Nothing.
-    None,
-    /// Its metadata, as `PartialObjectMetadata`.
-    #[default]
-    Metadata,
-    /// All of it.
-    Object,
-}
-
-/// The Table of some objects. `metadata` is the list's (`resourceVersion`, `continue`).
+/// The Table of some objects. `metadata` is the list's (`resourceVersion`, `continue`); `include` says how much of each
+/// object a row carries: `Object`, `None`, or else its metadata.
 #[must_use]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it becomes part of the table"
-)]
 pub fn table(
     kind: &Kind,
     objects: &[Arc<Value>],
-    metadata: Value,
-    include: Include,
+    metadata: &Value,
+    include: &str,
     now: Timestamp,
 ) -> Value {
     let columns = columns(&kind.columns);
@@ -42,15 +27,15 @@ pub fn table(
     let row = |object: &Arc<Value>| {
         let cells: Vec<Value> = cells.iter().map(|cell| cell.value(object, now)).collect();
         match include {
-            Include::None => json!({"cells": cells}),
-            Include::Object => json!({"cells": cells, "object": **object}),
-            Include::Metadata => json!({"cells": cells, "object": {
+            "None" => json!({"cells": cells}),
+            "Object" => json!({"cells": cells, "object": **object}),
+            _ => json!({"cells": cells, "object": {
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
             }}),
         }
     };
     let definition = |column: &Column| {
-        let kind = Some(column.kind.as_str()).filter(|kind| !kind.is_empty());
+        let kind = Some(&*column.kind).filter(|kind| !kind.is_empty());
         json!({
             "name": column.name, "type": kind.unwrap_or("string"), "format": column.format,
             "description": column.description, "priority": column.priority,
@@ -65,22 +50,19 @@ pub fn table(
 
 /// The columns a kind declares, and those every kind has.
 fn columns(declared: &[Column]) -> Vec<Column> {
-    let column = |name: &str, kind: &str, value: &str| Column {
+    let column = |name: &str, kind: &str, format: &str, value: &str| Column {
         name: name.to_owned(),
         kind: kind.to_owned(),
+        format: format.to_owned(),
         value: value.to_owned(),
         ..Column::default()
     };
     let mut columns = declared.to_vec();
     if columns.is_empty() {
-        columns.push(column("Age", "date", ".metadata.creationTimestamp"));
+        columns.push(column("Age", "date", "", ".metadata.creationTimestamp"));
     }
     if !columns.iter().any(|column| column.format == "name") {
-        let mut name = column("Name", "string", ".metadata.name");
-        name.format.push_str("name");
-        name.description
-            .push_str("Unique among the objects of its kind and namespace");
-        columns.insert(0, name);
+        columns.insert(0, column("Name", "string", "name", ".metadata.name"));
     }
     columns
 }

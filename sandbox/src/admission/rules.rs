@@ -12,18 +12,13 @@ use crate::store::Key;
 
 /// Whether a webhook wants to see a write, by its rules and selectors. With one version of each kind,
 /// `matchPolicy: Equivalent` is `Exact`.
-pub(super) fn wants(
-    cluster: &Cluster,
-    hook: &MutatingWebhook,
-    write: &Write<'_>,
-    object: &Value,
-) -> bool {
+pub(super) fn wants(cluster: &Cluster, hook: &MutatingWebhook, write: &Write<'_>) -> bool {
     let selects = |selector: &Option<LabelSelector>, of: &Value| {
         let labels = &of["metadata"]["labels"];
         (selector.as_ref()).is_none_or(|selector| label_selector_matches(&json!(selector), labels))
     };
     // By the labels of the object as it is or as it was.
-    let objects = [Some(object), write.before].into_iter().flatten();
+    let objects = [Some(&write.object), write.before].into_iter().flatten();
     let mut objects = objects.filter(|one| one.is_object());
     // A Namespace is selected by its own labels, what is in none always.
     let namespace = match &*write.call.namespace {
@@ -47,7 +42,7 @@ fn covers(rule: &RuleWithOperations, write: &Write<'_>) -> bool {
         is(resource, &kind.plural) && is(subresource, &write.call.subresource)
     };
     let scope = ["Cluster", "Namespaced"][usize::from(kind.namespaced)];
-    has(rule.operations.iter().flatten(), write.operation)
+    has(rule.operations.iter().flatten(), write.operation().0)
         && has(rule.api_groups.iter().flatten(), &kind.group)
         && has(rule.api_versions.iter().flatten(), &kind.version)
         && rule.resources.iter().flatten().any(wanted)

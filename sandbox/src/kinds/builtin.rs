@@ -1,7 +1,6 @@
 //! The kinds built in: a row for each Rust type, with what `builtin.yaml` says of it.
 
 use std::any::TypeId;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -20,62 +19,49 @@ use crate::release::Release;
 use crate::status::qualified;
 
 /// All of them, in the order of `kubectl api-resources`.
-pub(super) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    vec![
-        row::<core::ConfigMap>(),
-        row::<core::Event>(),
-        row::<core::Namespace>(),
-        row::<core::Node>(),
-        row::<core::Pod>(),
-        row::<core::Secret>(),
-        row::<core::ServiceAccount>(),
-        row::<core::Service>(),
-        row::<admission::MutatingWebhookConfiguration>(),
-        row::<admission::ValidatingWebhookConfiguration>(),
-        row::<apiextensions::CustomResourceDefinition>(),
-        row::<apps::DaemonSet>(),
-        row::<apps::Deployment>(),
-        row::<apps::ReplicaSet>(),
-        row::<apps::StatefulSet>(),
-        row::<authentication::SelfSubjectReview>(),
-        row::<authentication::TokenReview>(),
-        row::<authorization::SelfSubjectAccessReview>(),
-        row::<authorization::SubjectAccessReview>(),
-        row::<batch::Job>(),
-        row::<coordination::Lease>(),
-        row::<events::Event>(),
-        row::<rbac::ClusterRoleBinding>(),
-        row::<rbac::ClusterRole>(),
-        row::<rbac::RoleBinding>(),
-        row::<rbac::Role>(),
-    ]
-});
+pub(super) const ROWS: [Row; 26] = [
+    Row::of::<core::ConfigMap>(),
+    Row::of::<core::Event>(),
+    Row::of::<core::Namespace>(),
+    Row::of::<core::Node>(),
+    Row::of::<core::Pod>(),
+    Row::of::<core::Secret>(),
+    Row::of::<core::ServiceAccount>(),
+    Row::of::<core::Service>(),
+    Row::of::<admission::MutatingWebhookConfiguration>(),
+    Row::of::<admission::ValidatingWebhookConfiguration>(),
+    Row::of::<apiextensions::CustomResourceDefinition>(),
+    Row::of::<apps::DaemonSet>(),
+    Row::of::<apps::Deployment>(),
+    Row::of::<apps::ReplicaSet>(),
+    Row::of::<apps::StatefulSet>(),
+    Row::of::<authentication::SelfSubjectReview>(),
+    Row::of::<authentication::TokenReview>(),
+    Row::of::<authorization::SelfSubjectAccessReview>(),
+    Row::of::<authorization::SubjectAccessReview>(),
+    Row::of::<batch::Job>(),
+    Row::of::<coordination::Lease>(),
+    Row::of::<events::Event>(),
+    Row::of::<rbac::ClusterRoleBinding>(),
+    Row::of::<rbac::ClusterRole>(),
+    Row::of::<rbac::RoleBinding>(),
+    Row::of::<rbac::Role>(),
+];
 
 /// What a built-in kind's Rust type says of it.
 pub(super) struct Row {
-    pub(super) group: &'static str,
-    pub(super) version: &'static str,
-    pub(super) kind: &'static str,
-    plural: &'static str,
-    namespaced: bool,
-    /// Its name among the definitions.
-    pub(super) definition: Cow<'static, str>,
+    /// The kind as a minor version has it.
+    kind: fn(u32) -> Option<Kind>,
     /// Adds the definitions of the kind and of all it consists of.
     pub(super) define: fn(&mut SchemaGenerator),
 }
 
-fn row<T: Resource + JsonSchema>() -> Row
-where
-    T::Scope: 'static,
-{
-    Row {
-        group: T::GROUP,
-        version: T::VERSION,
-        kind: T::KIND,
-        plural: T::URL_PATH_SEGMENT,
-        namespaced: TypeId::of::<T::Scope>() == TypeId::of::<NamespaceResourceScope>(),
-        definition: T::schema_name(),
-        define: |generator| drop(generator.subschema_for::<T>()),
+impl Row {
+    const fn of<T: Resource<Scope: 'static> + JsonSchema>() -> Self {
+        Self {
+            kind: kind::<T>,
+            define: |generator| drop(generator.subschema_for::<T>()),
+        }
     }
 }
 
@@ -92,33 +78,35 @@ struct Facts {
     columns: Vec<Column>,
 }
 
+static FACTS: LazyLock<HashMap<String, Facts>> = LazyLock::new(|| {
+    serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is part of the program")
+});
+
 /// The kinds a release has.
-pub(super) fn kinds(release: Release) -> Vec<Kind> {
-    static FACTS: LazyLock<HashMap<String, Facts>> = LazyLock::new(|| {
-        serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is part of the program")
-    });
+pub(super) fn kinds(release: Release) -> impl Iterator<Item = Kind> {
     let minor = release.minor();
-    let kind = |row: &Row| {
-        let facts = &FACTS[&qualified(row.group, row.plural)];
-        let subresources = facts.subresources.iter().map(String::as_str);
-        let has = |name: &&str| *name != "status" && (*name != "ephemeralcontainers" || minor > 22);
-        (facts.since <= minor).then(|| Kind {
-            group: row.group.to_owned(),
-            version: row.version.to_owned(),
-            kind: row.kind.to_owned(),
-            plural: row.plural.to_owned(),
-            singular: row.kind.to_lowercase(),
-            list_kind: format!("{}List", row.kind),
-            short_names: facts.short_names.clone(),
-            categories: facts.categories.clone(),
-            namespaced: row.namespaced,
-            status: subresources.clone().any(|name| name == "status"),
-            generation: facts.generation.is_some_and(|since| since <= minor),
-            subresources: subresources.filter(has).collect(),
-            virtual_only: facts.asked,
-            columns: facts.columns.clone(),
-            schema: Schema::Builtin(row.definition.clone()),
-        })
-    };
-    ROWS.iter().filter_map(kind).collect()
+    ROWS.iter().filter_map(move |row| (row.kind)(minor))
+}
+
+fn kind<T: Resource<Scope: 'static> + JsonSchema>(minor: u32) -> Option<Kind> {
+    let facts = &FACTS[&qualified(T::GROUP, T::URL_PATH_SEGMENT)];
+    let subresources = facts.subresources.iter().map(String::as_str);
+    let has = |name: &&str| *name != "status" && (*name != "ephemeralcontainers" || minor > 22);
+    (facts.since <= minor).then(|| Kind {
+        group: T::GROUP.to_owned(),
+        version: T::VERSION.to_owned(),
+        kind: T::KIND.to_owned(),
+        plural: T::URL_PATH_SEGMENT.to_owned(),
+        singular: T::KIND.to_lowercase(),
+        list_kind: format!("{}List", T::KIND),
+        short_names: facts.short_names.clone(),
+        categories: facts.categories.clone(),
+        namespaced: TypeId::of::<T::Scope>() == TypeId::of::<NamespaceResourceScope>(),
+        status: subresources.clone().any(|name| name == "status"),
+        generation: facts.generation.is_some_and(|since| since <= minor),
+        subresources: subresources.filter(has).collect(),
+        virtual_only: facts.asked,
+        columns: facts.columns.clone(),
+        schema: Schema::Builtin(T::schema_name()),
+    })
 }

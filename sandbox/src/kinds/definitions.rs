@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::builtin::ROWS;
+use super::Schema;
+use super::builtin::{ROWS, kinds};
+use crate::release::Release;
 
 /// The definitions of all built-in kinds and what they consist of, by name (`io.k8s.api.core.v1.Pod`). References among
 /// them are `#/components/schemas/{name}`. Lists that are merged by keys say so (`x-kubernetes-list-type` and
@@ -16,13 +18,15 @@ use super::builtin::ROWS;
 pub fn definitions() -> &'static Map<String, Value> {
     static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
         let mut generator = SchemaSettings::openapi3().into_generator();
-        for row in &*ROWS {
+        for row in &ROWS {
             (row.define)(&mut generator);
         }
         let mut all = generator.take_definitions(true);
-        for row in &*ROWS {
-            all[&*row.definition]["x-kubernetes-group-version-kind"] =
-                json!([{"group": row.group, "kind": row.kind, "version": row.version}]);
+        for kind in kinds(Release::V1_36) {
+            if let Schema::Builtin(name) = &kind.schema {
+                let of = json!({"group": kind.group, "kind": kind.kind, "version": kind.version});
+                all[&**name]["x-kubernetes-group-version-kind"] = json!([of]);
+            }
         }
         let merged = merged();
         for (name, definition) in &mut all {

@@ -17,33 +17,13 @@ const FIELDS: [(&str, &str); 7] = [
     ("reportingComponent", "reportingController"),
 ];
 
-/// A field of an event by its name in either form, whichever form the event has. Other objects have none of the fields
-/// that are named differently.
-#[must_use]
-pub fn event_field<'a>(event: &'a Value, name: &str) -> &'a Value {
-    let other = || {
-        FIELDS.iter().find_map(|(core, newer)| match name {
-            _ if name == *core => event.get(newer),
-            _ if name == *newer => event.get(core),
-            _ => None,
-        })
-    };
-    event.get(name).or_else(other).unwrap_or(&Value::Null)
-}
-
 /// Makes an event one of the group.
 pub(super) fn convert(event: &mut Value, group: &str) {
-    let Some(fields) = event.as_object_mut() else {
-        return;
-    };
     for (core, newer) in FIELDS {
-        let (from, to) = if group == GROUP {
-            (core, newer)
-        } else {
-            (newer, core)
-        };
-        if let Some(value) = fields.remove(from) {
-            fields.insert(to.to_owned(), value);
+        let other = group == GROUP;
+        let [from, to] = if other { [core, newer] } else { [newer, core] };
+        if let Some(value) = event.as_object_mut().and_then(|event| event.remove(from)) {
+            event[to] = value;
         }
     }
 }

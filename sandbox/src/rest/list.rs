@@ -22,7 +22,7 @@ impl Cluster {
     pub fn select(&self, call: &Call, at: Option<u64>) -> Result<(u64, Vec<Arc<Value>>), Failure> {
         let (selector, resource) = (call.selector()?, call.kind.resource());
         let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let (revision, mut found) = match at {
+        let (revision, found) = match at {
             None => self.store.list(&resource, namespace),
             Some(revision) => {
                 let found = self.store.list_at(&resource, namespace, revision);
@@ -30,8 +30,8 @@ impl Cluster {
                 (revision, found.map_err(|_| Failure::new(410, why))?)
             }
         };
-        found.retain(|object| selector.matches(object));
         let found = found.into_iter().map(|one| call.kind.convert(one));
+        let found = found.filter(|object| selector.matches(object));
         Ok((revision, found.collect()))
     }
 

@@ -17,7 +17,7 @@ use crate::object::{meta, partial};
 use crate::request::{Attributes, Query};
 use crate::rest::{Call, Change};
 use crate::status::{Cause, Failure};
-use crate::table::{self, Include};
+use crate::table;
 
 const APPLY: &str = "application/apply-patch+yaml";
 
@@ -92,7 +92,7 @@ pub(super) async fn answer(
         ("get", _) => (200, view.one(&cluster.get(&kind, namespace, name)?)),
         ("list", _) => {
             let (metadata, items) = cluster.list(&view.call)?;
-            (200, view.list(&items, metadata))
+            (200, view.list(&items, &metadata))
         }
         ("watch", _) => return watch::answer(view),
         ("create", "") if in_place => view.write(&media, verb, &content, &mut warnings).await?,
@@ -113,7 +113,7 @@ pub(super) async fn answer(
             let revision = cluster.store.revision().to_string();
             (
                 200,
-                view.list(&deleted, json!({"resourceVersion": revision})),
+                view.list(&deleted, &json!({"resourceVersion": revision})),
             )
         }
         _ => return Err(no_such_method()),
@@ -188,16 +188,16 @@ fn check_options(
 impl View {
     /// An object as it is wanted.
     pub(super) fn one(&self, object: &Arc<Value>) -> Value {
-        let metadata = || json!({"resourceVersion": meta(object, "resourceVersion")});
+        let metadata = json!({"resourceVersion": meta(object, "resourceVersion")});
         match self.form {
             Form::Plain => (**object).clone(),
             Form::Partial => partial(object),
-            Form::Table => self.list(from_ref(object), metadata()),
+            Form::Table => self.list(from_ref(object), &metadata),
         }
     }
 
     /// Objects as they are wanted.
-    pub(super) fn list(&self, objects: &[Arc<Value>], metadata: Value) -> Value {
+    pub(super) fn list(&self, objects: &[Arc<Value>], metadata: &Value) -> Value {
         let kind = &self.call.kind;
         let plain = |object: &Arc<Value>| {
             let mut object = (**object).clone();
@@ -209,11 +209,7 @@ impl View {
         };
         let (kind, version, items): (_, _, Vec<Value>) = match self.form {
             Form::Table => {
-                let include = match self.call.query.get("includeObject") {
-                    "None" => Include::None,
-                    "Object" => Include::Object,
-                    _ => Include::Metadata,
-                };
+                let include = self.call.query.get("includeObject");
                 return table::table(kind, objects, metadata, include, self.cluster.clock.now());
             }
             Form::Plain => {

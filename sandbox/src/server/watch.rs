@@ -18,6 +18,7 @@ use super::Body;
 use super::body::{self, Form};
 use super::resource::View;
 use crate::faults::WatchFault;
+use crate::kinds::Kind;
 use crate::rest::too_large;
 use crate::selector::Selector;
 use crate::status::{Cause, Failure};
@@ -85,8 +86,8 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
                         yield ("ERROR", too_old(watch.seen()));
                         return;
                     };
-                    if let Some((what, object)) = seen(&selector, event) {
-                        yield (what, view.one(&view.call.kind.convert(object)));
+                    if let Some((what, object)) = seen(&selector, &view.call.kind, event) {
+                        yield (what, view.one(&object));
                     }
                 }
                 _ = ticks.tick(), if flows && bookmarks => {
@@ -114,7 +115,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
 fn bookmark(view: &View, revision: u64) -> Value {
     let metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
     if view.form == Form::Table {
-        return view.list(&[], metadata);
+        return view.list(&[], &metadata);
     }
     let (kind, version) = (&view.call.kind.kind, view.call.kind.api_version());
     view.one(&json!({"kind": kind, "apiVersion": version, "metadata": metadata}).into())
@@ -126,13 +127,15 @@ fn too_old(asked: u64) -> Value {
 }
 
 /// What an event is to a watch of a selection.
-fn seen(selector: &Selector, event: Event) -> Option<(&'static str, Arc<Value>)> {
-    let before = event.before.filter(|before| selector.matches(before));
-    match (before, !event.gone && selector.matches(&event.object)) {
+fn seen(selector: &Selector, kind: &Kind, event: Event) -> Option<(&'static str, Arc<Value>)> {
+    let object = kind.convert(event.object);
+    let before = event.before.map(|before| kind.convert(before));
+    let before = before.filter(|before| selector.matches(before));
+    match (before, !event.gone && selector.matches(&object)) {
         (None, false) => None,
-        (None, true) => Some(("ADDED", event.object)),
-        (Some(_), true) => Some(("MODIFIED", event.object)),
-        (Some(_), false) if event.gone => Some(("DELETED", event.object)),
+        (None, true) => Some(("ADDED", object)),
+        (Some(_), true) => Some(("MODIFIED", object)),
+        (Some(_), false) if event.gone => Some(("DELETED", object)),
         (Some(mut last), false) => {
             // What was selected, as it was, at the revision that took it out.
             let revision = event.revision.to_string();

@@ -61,21 +61,18 @@ impl Part {
             return paths.map(|found| found.len()).sum::<usize>().into();
         }
         let found = paths.find(|found| !found.is_empty()).unwrap_or_default();
-        let texts: Vec<String> = match (self.form.as_str(), found.as_slice()) {
-            ("podStatus", _) => vec![pod_status(object)],
-            (_, []) => return self.missing.clone(),
-            ("age", [date, ..]) => vec![age(&text(date), now)],
-            ("sum", all) => {
-                return all
-                    .iter()
-                    .filter_map(|one| one.as_i64())
-                    .sum::<i64>()
-                    .into();
+        let numbers = found.iter().filter_map(|one| one.as_i64());
+        match (self.form.as_str(), found.as_slice()) {
+            ("podStatus", _) => pod_status(object).into(),
+            (_, []) => self.missing.clone(),
+            ("age", [date, ..]) => age(&text(date), now).into(),
+            ("sum", _) => numbers.sum::<i64>().into(),
+            (_, [one]) if one.is_number() || one.is_boolean() => (*one).clone(),
+            (_, all) => {
+                let texts: Vec<String> = all.iter().map(|one| text(one)).collect();
+                texts.join(",").into()
             }
-            (_, [one]) if one.is_number() || one.is_boolean() => return (*one).clone(),
-            (_, all) => all.iter().map(|one| text(one)).collect(),
-        };
-        texts.join(",").into()
+        }
     }
 }
 
@@ -87,9 +84,8 @@ fn find<'a>(path: &JpQuery, object: &'a Value) -> Vec<&'a Value> {
 }
 
 fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    let text = value.as_str().map(str::to_owned);
+    text.unwrap_or_else(|| value.to_string())
 }
 
 /// How long ago a date was, in the unit that matters.
@@ -114,21 +110,12 @@ fn pod_status(pod: &Value) -> String {
     }
     let containers = |field: &str| status[field].as_array().into_iter().flatten();
     let reason = |container: &Value| {
-        let known = [
-            &container["state"]["waiting"],
-            &container["state"]["terminated"],
-        ];
-        let mut reasons = known
-            .into_iter()
-            .filter_map(|state| state["reason"].as_str());
-        reasons.next().map(str::to_owned)
+        let at = |state| container.pointer(&format!("/state/{state}/reason"));
+        at("waiting").or(at("terminated")).map(text)
     };
-    let mut inits = containers("initContainerStatuses");
-    if let Some(init) = inits.find(|init| init["state"]["terminated"]["exitCode"] != 0) {
-        return format!(
-            "Init:{}",
-            reason(init).unwrap_or_else(|| text(&init["name"]))
-        );
+    let failed = |init: &&Value| init["state"]["terminated"]["exitCode"] != 0;
+    if let Some(init) = containers("initContainerStatuses").find(failed) {
+        return format!("Init:{}", reason(init).unwrap_or(text(&init["name"])));
     }
     let running = containers("containerStatuses").any(|one| one["ready"] == true);
     match containers("containerStatuses").find_map(reason) {
