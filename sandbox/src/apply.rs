@@ -58,12 +58,9 @@ impl Entry {
         }
     }
 
-    /// Whether both count the same writer's fields.
-    fn same(&self, other: &Self) -> bool {
-        self.manager == other.manager
-            && self.operation == other.operation
-            && self.subresource == other.subresource
-            && (self.operation == APPLY || self.api_version == other.api_version)
+    /// Whose fields it counts.
+    fn of(&self) -> [&str; 3] {
+        [&self.manager, &self.operation, &self.subresource]
     }
 }
 
@@ -88,7 +85,7 @@ pub fn apply(
     let applied = applied.map(|(path, _)| path).collect();
     let mut mine = Entry::new(kind, writer, APPLY, applied);
     let entries = entries_of(live).into_iter();
-    let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.same(&mine));
+    let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.of() == mine.of());
 
     let mut merged = merge(live, config, schema, How::Apply);
     let mut taken = changed(&nodes(live, schema), &nodes(&merged, schema));
@@ -96,17 +93,25 @@ pub fn apply(
     if !force {
         refuse(&others, &taken)?;
     }
-    hand_over(&mut others, &taken, &nodes(&merged, schema));
-    if let Some(own) = own.first() {
+    let own = own.first();
+    if let Some(Entry { fields_v1: old, .. }) = own {
         let theirs = others.iter().flat_map(|entry| &entry.fields_v1);
         let keep = theirs.chain(&mine.fields_v1).cloned().collect();
-        retain(&mut merged, schema, &mut Path::new(), &|path| {
-            !has(&own.fields_v1, path) || has(&keep, path) || *path == ["f:metadata"]
-        });
-        hand_over(&mut others, &Paths::new(), &nodes(&merged, schema));
-        if merged == *live && own.fields_v1 == mine.fields_v1 {
-            mine.time.clone_from(&own.time);
-        }
+        retain(
+            &mut merged,
+            schema,
+            &mut Path::new(),
+            &mut |path, _, _, _| {
+                // What tells a list's items apart stays in them.
+                let key = matches!(path.as_slice(), [.., item, field]
+                if item.starts_with("k:") && item.contains(&format!("{:?}:", &field[2..])));
+                key || !has(old, path) || has(&keep, path) || *path == ["f:metadata"]
+            },
+        );
+    }
+    hand_over(&mut others, &taken, &nodes(&merged, schema));
+    if let Some(own) = own.filter(|own| merged == *live && own.fields_v1 == mine.fields_v1) {
+        mine.time.clone_from(&own.time);
     }
     others.push(mine);
     write(&mut merged, others);
@@ -127,7 +132,7 @@ pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Wri
     taken.retain(|path| ownable(path, kind, writer.subresource));
     hand_over(&mut entries, &taken, &after);
     let mine = Entry::new(kind, writer, "Update", taken);
-    match entries.iter_mut().find(|entry| entry.same(&mine)) {
+    match entries.iter_mut().find(|entry| entry.of() == mine.of()) {
         _ if mine.fields_v1.is_empty() => {}
         Some(entry) => {
             entry.fields_v1.extend(mine.fields_v1);
@@ -144,7 +149,7 @@ fn entries_of(object: &Value) -> Vec<Entry> {
 }
 
 /// Takes from entries what somebody else has taken, and what is no longer there.
-fn hand_over(entries: &mut [Entry], taken: &Paths, after: &Nodes<'_>) {
+fn hand_over(entries: &mut [Entry], taken: &Paths, after: &Nodes) {
     for entry in entries {
         let fields = &mut entry.fields_v1;
         fields.retain(|path| after.contains_key(path) && !taken.contains(path));

@@ -30,7 +30,7 @@ pub async fn start(cluster: &Arc<Cluster>) {
         let follow = async {
             loop {
                 let mut looked = 0;
-                while let Ok(event) = watch.next().await {
+                while let Some(event) = watch.next().await {
                     let ends = event.gone || deleting(&event.object);
                     if ends && event.revision > looked {
                         // Anything may have waited for it. What ends meanwhile is seen with it.

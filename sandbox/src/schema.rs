@@ -49,32 +49,27 @@ impl Structural {
     /// former, for `fieldValidation`.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut unknown = Vec::new();
-        walk(
-            &self.schema,
-            object,
-            "",
-            &mut |schema, value, path| match value {
-                Value::Object(map) => map.retain(|name, value| {
-                    let inner = field(schema, name);
-                    if inner.is_null() && schema[PRESERVE] != true {
-                        unknown.push(join(path, name));
-                        return false;
-                    }
-                    inner.is_null() || !value.is_null() || inner["nullable"] == true
-                }),
-                // Kubernetes takes both and stores texts.
-                Value::Number(number) if schema["format"] == "quantity" => {
-                    *value = json!(number.to_string());
+        self.walk(object, |schema, value, path| match value {
+            Value::Object(map) => map.retain(|name, value| {
+                let inner = field(schema, name);
+                if inner.is_null() && schema[PRESERVE] != true {
+                    unknown.push(join(path, name));
+                    return false;
                 }
-                _ => {}
-            },
-        );
+                inner.is_null() || !value.is_null() || inner["nullable"] == true
+            }),
+            // Kubernetes takes both and stores texts.
+            Value::Number(number) if schema["format"] == "quantity" => {
+                *value = json!(number.to_string());
+            }
+            _ => {}
+        });
         unknown
     }
 
     /// Fills in defaults.
     pub fn default(&self, object: &mut Value) {
-        walk(&self.schema, object, "", &mut |schema, value, _| {
+        self.walk(object, |schema, value, _| {
             let fields = schema["properties"].as_object();
             for (name, inner) in fields.filter(|_| value.is_object()).into_iter().flatten() {
                 let null = || value[name].is_null() && inner["nullable"] != true;
@@ -91,19 +86,25 @@ impl Structural {
     /// right: they need not cope with what the schema rules out.
     #[must_use]
     pub fn validate(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
-        let mut causes = values::check(&self.values, object);
-        walk(
-            &self.schema,
-            &mut object.clone(),
-            "",
-            &mut |schema, value, path| {
-                lists::duplicates(schema, value, path, &mut causes);
-            },
-        );
+        let mut causes = Vec::new();
+        let mut given = object.clone();
+        self.walk(&mut given, |schema, value, path| {
+            lists::duplicates(schema, value, path, &mut causes);
+            // What is null and was not taken out may be.
+            if let Value::Object(map) = value {
+                map.retain(|_, value| !value.is_null());
+            }
+        });
+        causes.extend(values::check(&self.values, &given));
         if causes.is_empty() {
             causes = values::broken_rules(&self.rules, object, before);
         }
         causes
+    }
+
+    /// Shows each value of an object that has a schema, with that and its path, from the outside in.
+    fn walk(&self, object: &mut Value, mut visit: impl FnMut(&Value, &mut Value, &str)) {
+        walk(&self.schema, object, "", &mut visit);
     }
 }
 
@@ -139,7 +140,6 @@ pub(crate) fn field<'a>(schema: &'a Value, name: &str) -> &'a Value {
     }
 }
 
-/// Shows each value that has a schema, with that and its path, from the outside in.
 fn walk(
     schema: &Value,
     value: &mut Value,

@@ -59,11 +59,6 @@ pub struct Event {
 #[error("it was changed meanwhile")]
 pub struct Raced;
 
-/// The changes since the revision asked for are no longer known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the changes since that revision are no longer known")]
-pub struct TooOld;
-
 /// All objects.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -88,10 +83,9 @@ impl Inner {
         all.collect()
     }
 
-    fn since(&self, revision: u64) -> Result<impl DoubleEndedIterator<Item = &Event>, TooOld> {
+    fn since(&self, revision: u64) -> Option<impl DoubleEndedIterator<Item = &Event>> {
         let begin = self.log.partition_point(|event| event.revision <= revision);
-        let known = revision >= self.forgotten;
-        known.then(|| self.log.range(begin..)).ok_or(TooOld)
+        (revision >= self.forgotten).then(|| self.log.range(begin..))
     }
 }
 
@@ -117,16 +111,14 @@ impl Store {
         (self.revision(), all.collect())
     }
 
-    /// The same as it was at `revision`.
-    ///
-    /// # Errors
-    /// When the changes since then are no longer known.
+    /// The same as it was at `revision`; `None` if the changes since then are no longer known.
+    #[must_use]
     pub fn list_at(
         &self,
         resource: &str,
         namespace: Option<&str>,
         revision: u64,
-    ) -> Result<Vec<Arc<Value>>, TooOld> {
+    ) -> Option<Vec<Arc<Value>>> {
         let inner = self.lock();
         let mut then = inner.of(resource, namespace);
         let later = inner.since(revision)?.rev();
@@ -136,7 +128,7 @@ impl Store {
                 None => then.remove(&event.key),
             };
         }
-        Ok(then.into_values().cloned().collect())
+        Some(then.into_values().cloned().collect())
     }
 
     /// Every object, whatever its kind.
@@ -239,30 +231,27 @@ impl Watch {
         self.seen
     }
 
-    /// The next change; waits for it. Can be dropped while it waits without losing one.
-    ///
-    /// # Errors
-    /// When the changes since what was seen are no longer known.
-    pub async fn next(&mut self) -> Result<Event, TooOld> {
+    /// The next change; waits for it. Can be dropped while it waits without losing one. `None` once the changes since what
+    /// was seen are no longer known.
+    pub async fn next(&mut self) -> Option<Event> {
         let mut revision = self.store.revision.subscribe();
         loop {
-            if let Some(event) = self.take()? {
-                return Ok(event);
+            let found = {
+                let inner = self.store.lock();
+                let (resource, namespace) = (self.resource.as_str(), self.namespace.as_deref());
+                let mut events = inner.since(self.seen)?;
+                self.seen = self.seen.max(self.store.revision());
+                events
+                    .find(|event| resource.is_empty() || event.key.is(resource, namespace))
+                    .cloned()
+            };
+            if let Some(event) = found {
+                self.seen = event.revision;
+                return Some(event);
             }
             let seen = self.seen;
             // Cannot fail: `store` holds the sender.
             let _ = revision.wait_for(|revision| *revision > seen).await;
         }
-    }
-
-    /// The next change that has happened already.
-    fn take(&mut self) -> Result<Option<Event>, TooOld> {
-        let inner = self.store.lock();
-        let (resource, namespace) = (self.resource.as_str(), self.namespace.as_deref());
-        let wanted = |event: &&Event| resource.is_empty() || event.key.is(resource, namespace);
-        let found = inner.since(self.seen)?.find(wanted).cloned();
-        let now = self.store.revision().max(self.seen);
-        self.seen = found.as_ref().map_or(now, |event| event.revision);
-        Ok(found)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::schema::{field, lists};
@@ -16,159 +16,120 @@ pub(super) type Paths = BTreeSet<Path>;
 
 /// Of each path in an object the value, unless it is made of parts with owners of their own, and whether who applies it owns
 /// the path itself, not only what is below.
-pub(super) type Nodes<'a> = BTreeMap<Path, (Option<&'a Value>, bool)>;
+pub(super) type Nodes = BTreeMap<Path, (Option<Value>, bool)>;
 
 pub(super) fn serialize<S: Serializer>(paths: &Paths, to: S) -> Result<S::Ok, S::Error> {
     let mut root = json!({});
-    for path in paths {
+    // What is below a path comes before it.
+    for path in paths.iter().rev() {
         let at = path.iter().fold(&mut root, |at, step| &mut at[step]);
-        let after = (Bound::Excluded(path.as_slice()), Bound::Unbounded);
-        let inner = begins(paths, after, path);
-        *at = if inner { json!({".": {}}) } else { json!({}) };
+        if at.is_object() {
+            at["."] = json!({});
+        } else {
+            *at = json!({});
+        }
     }
     root.serialize(to)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Paths, D::Error> {
-    fn read(map: &Map<String, Value>, path: &mut Path, paths: &mut Paths) {
-        if map.is_empty() || map.contains_key(".") {
-            paths.insert(path.clone());
-        }
-        for (step, value) in map.iter().filter(|(step, _)| *step != ".") {
-            path.push(step.clone());
-            value.as_object().inspect(|map| read(map, path, paths));
-            path.pop();
-        }
-    }
-    let mut paths = Paths::new();
-    read(&Map::deserialize(from)?, &mut Path::new(), &mut paths);
-    paths.remove(&Path::new());
-    Ok(paths)
+    // It is an object itself, whose leaves end the paths.
+    let found = nodes(&Value::deserialize(from)?, &Value::Null).into_iter();
+    let leaves = found.filter(|(_, (_, leaf))| *leaf);
+    let steps = |path: Path| {
+        let steps = path.iter().filter_map(|step| step.strip_prefix("f:"));
+        let steps = steps.filter(|step| *step != ".");
+        steps.map(str::to_owned).collect()
+    };
+    Ok(leaves.map(|(path, _)| steps(path)).collect())
 }
 
 /// Whether a path or something below it is in a set.
 pub(super) fn has(paths: &Paths, path: &[String]) -> bool {
-    begins(paths, (Bound::Included(path), Bound::Unbounded), path)
+    let mut from = paths.range::<[String], _>((Bound::Included(path), Bound::Unbounded));
+    from.next().is_some_and(|next| next.starts_with(path))
 }
 
-fn begins(paths: &Paths, range: (Bound<&[String]>, Bound<&[String]>), path: &[String]) -> bool {
-    let next = paths.range::<[String], _>(range).next();
-    next.is_some_and(|next| next.starts_with(path))
-}
-
-/// A path as people read it: `.spec.containers[name="a"].image`.
+/// A path as people read it: `.spec.containers[{"name":"a"}].image`.
 pub(super) fn readable(path: &[String]) -> String {
     let step = |step: &String| match step.split_once(':') {
-        Some(("k", keys)) => {
-            let keys: BTreeMap<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-            let keys = keys.iter().map(|(key, value)| format!("{key}={value}"));
-            format!("[{}]", keys.collect::<Vec<_>>().join(","))
-        }
-        Some(("v", item)) => format!("[={item}]"),
-        _ => step.replacen("f:", ".", 1),
+        Some(("f", name)) => format!(".{name}"),
+        Some((_, item)) => format!("[{item}]"),
+        None => String::new(),
     };
     path.iter().map(step).collect()
 }
 
 /// Whether who writes to this endpoint can own a field: not what tells objects apart, nor what the API server alone writes.
 pub(super) fn ownable(path: &[String], kind: &Kind, subresource: &str) -> bool {
-    const SERVERS: &str = "f:name f:namespace f:creationTimestamp f:selfLink f:uid f:generation f:managedFields f:resourceVersion";
-    let status = subresource == "status";
-    match path[0].as_str() {
-        "f:apiVersion" | "f:kind" => false,
-        "f:metadata" if path.len() == 1 => false,
-        "f:metadata" => !status && SERVERS.split(' ').all(|field| field != path[1]),
-        "f:status" => status || !kind.status,
-        _ => !status,
-    }
+    const NOBODYS: &str = ".apiVersion .kind .metadata .metadata.name .metadata.namespace .metadata.uid \
+        .metadata.creationTimestamp .metadata.generation .metadata.managedFields .metadata.resourceVersion";
+    let (field, own) = (readable(path), path[0] == "f:status" && kind.status);
+    own == (subresource == "status") && NOBODYS.split(' ').all(|nobodys| nobodys != field)
 }
 
 /// All there is in an object.
-pub(super) fn nodes<'a>(object: &'a Value, schema: &'a Value) -> Nodes<'a> {
+pub(super) fn nodes(object: &Value, schema: &Value) -> Nodes {
     let mut found = Nodes::new();
-    add(object, schema, &mut Path::new(), false, &mut found);
-    found.remove(&Path::new());
+    let (mut object, mut root) = (object.clone(), Path::new());
+    retain(
+        &mut object,
+        schema,
+        &mut root,
+        &mut |path, value, parts, entry| {
+            let whole = parts.is_none().then(|| value.clone());
+            let own = entry || parts.unwrap_or_default() == 0;
+            found.insert(path.clone(), (whole, own));
+            true
+        },
+    );
     found
 }
 
-fn add<'a>(
-    value: &'a Value,
-    schema: &'a Value,
-    path: &mut Path,
-    entry: bool,
-    found: &mut Nodes<'a>,
-) {
-    let parts = parts(value, schema);
-    let leaf = parts.as_ref().is_none_or(Vec::is_empty);
-    let whole = parts.is_none().then_some(value);
-    found.insert(path.clone(), (whole, leaf || entry));
-    for (step, value, inner) in parts.into_iter().flatten() {
-        // To have an item, or an entry of a map, is a fact of its own.
-        let entry = !step.starts_with("f:") || schema.get("additionalProperties") == Some(inner);
-        path.push(step);
-        add(value, inner, path, entry, found);
-        path.pop();
-    }
-}
-
-/// What is in a value that can have more than one owner; `None` for what has but one.
-fn parts<'a>(value: &'a Value, schema: &'a Value) -> Option<Vec<(String, &'a Value, &'a Value)>> {
-    match value {
-        Value::Object(map) if schema["x-kubernetes-map-type"] != "atomic" => {
-            let parts = map.iter();
-            let parts =
-                parts.map(|(name, value)| (format!("f:{name}"), value, field(schema, name)));
-            Some(parts.collect())
-        }
-        Value::Array(list) => {
-            let items = lists::steps(schema, list)?.into_iter().zip(list);
-            let parts = items.map(|(step, item)| (step, item, &schema["items"]));
-            Some(parts.collect())
-        }
-        _ => None,
-    }
-}
-
 /// What is new in `after` or has another value.
-pub(super) fn changed(before: &Nodes<'_>, after: &Nodes<'_>) -> Paths {
+pub(super) fn changed(before: &Nodes, after: &Nodes) -> Paths {
     let same = |path, value| before.get(path).is_some_and(|(before, _)| before == value);
     let all = after.iter();
     let changed = all.filter(|(path, (value, _))| !same(*path, value));
     changed.map(|(path, _)| path.clone()).collect()
 }
 
-/// Takes out what `stays` is false of, from the outside in. What tells a list's items apart stays in them.
+/// Takes out what `stays` is false of, from the outside in: of a path, the value there, the number of parts with owners of
+/// their own it is made of (`None` if it has but one owner), and whether to have it is a fact of its own, as it is an item
+/// or an entry of a map.
 pub(super) fn retain(
     value: &mut Value,
     schema: &Value,
     path: &mut Path,
-    stays: &impl Fn(&Path) -> bool,
+    stays: &mut impl FnMut(&Path, &Value, Option<usize>, bool) -> bool,
 ) {
-    let of = path.last().filter(|step| step.starts_with("k:")).cloned();
-    let mut part = |step: String, value: &mut Value, schema: &Value| {
-        let key = step.strip_prefix("f:").map(|name| format!("{name:?}:"));
-        let key = key
-            .zip(of.as_ref())
-            .is_some_and(|(key, keys)| keys.contains(&key));
+    let mut part = |step: String, value: &mut Value, inner: &Value| {
+        let entry = !step.starts_with("f:") || schema.get("additionalProperties") == Some(inner);
         path.push(step);
-        let stays_here = key || stays(path);
-        if stays_here {
-            retain(value, schema, path, stays);
+        let kept = stays(path, value, parts(value, inner), entry);
+        if kept {
+            retain(value, inner, path, stays);
         }
         path.pop();
-        stays_here
+        kept
     };
     match value {
+        _ if parts(value, schema).is_none() => {}
         Value::Object(map) => {
             map.retain(|name, value| part(format!("f:{name}"), value, field(schema, name)));
         }
         Value::Array(list) => {
-            let mut steps = lists::steps(schema, list).unwrap_or_default().into_iter();
-            list.retain_mut(|item| {
-                let step = steps.next();
-                step.is_none_or(|step| part(step, item, &schema["items"]))
-            });
+            let mut steps = lists::steps(schema, list).into_iter().flatten();
+            list.retain_mut(|item| part(steps.next().unwrap_or_default(), item, &schema["items"]));
         }
         _ => {}
+    }
+}
+
+fn parts(value: &Value, schema: &Value) -> Option<usize> {
+    match value {
+        Value::Object(map) => (schema["x-kubernetes-map-type"] != "atomic").then(|| map.len()),
+        Value::Array(list) => lists::steps(schema, list).map(|steps| steps.len()),
+        _ => None,
     }
 }

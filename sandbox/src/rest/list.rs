@@ -27,7 +27,7 @@ impl Cluster {
             Some(revision) => {
                 let found = self.store.list_at(&resource, namespace, revision);
                 let why = "too old a list: begin again from its start";
-                (revision, found.map_err(|_| Failure::new(410, why))?)
+                (revision, found.ok_or_else(|| Failure::new(410, why))?)
             }
         };
         let found = found.into_iter().map(|one| call.kind.convert(one));

@@ -1,6 +1,6 @@
 //! CustomResourceDefinitions: the kinds one defines.
 
-use kube_cel::CompiledSchema;
+use kube_cel::{CompilationError, CompiledSchema};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -23,7 +23,11 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
         let schema = builtin::with_metadata(&version["schema"]["openAPIV3Schema"]);
         match Structural::compile(schema, release >= Release::V1_30) {
             Ok(schema) => {
-                wrong_rules(&schema.rules, &at, &mut causes);
+                let at = format!("{at}…x-kubernetes-validations");
+                for why in wrong_rules(&schema.rules) {
+                    let why = format!("compilation failed: {why}");
+                    causes.push(cause("FieldValueInvalid", &at, &why));
+                }
                 let served = version["served"] == true;
                 kinds.extend(served.then(|| kind(&definition["spec"], version, schema)));
             }
@@ -33,22 +37,12 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
     causes.is_empty().then_some(kinds).ok_or(causes)
 }
 
-fn wrong_rules(rules: &CompiledSchema, at: &str, causes: &mut Vec<Cause>) {
-    for (index, rule) in rules.validations.iter().enumerate() {
-        let field = format!("{at}.x-kubernetes-validations[{index}].rule");
-        let wrong = rule.as_ref().err();
-        let wrong = wrong.map(|why| format!("compilation failed: {why}"));
-        causes.extend(wrong.map(|why| cause("FieldValueInvalid", &field, &why)));
-    }
-    for (name, rules) in &rules.properties {
-        wrong_rules(rules, &format!("{at}.properties[{name}]"), causes);
-    }
-    if let Some(items) = &rules.items {
-        wrong_rules(items, &format!("{at}.items"), causes);
-    }
-    if let Some(values) = &rules.additional_properties {
-        wrong_rules(values, &format!("{at}.additionalProperties"), causes);
-    }
+fn wrong_rules(rules: &CompiledSchema) -> Vec<&CompilationError> {
+    let within = rules.properties.values().chain(rules.items.as_deref());
+    let within = within.chain(rules.additional_properties.as_deref());
+    let mut wrong = rules.compilation_errors();
+    wrong.extend(within.flat_map(wrong_rules));
+    wrong
 }
 
 fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {

@@ -6,7 +6,7 @@ use jsonschema::error::ValidationErrorKind as Wrong;
 use jsonschema::paths::LocationSegment;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use kube_cel::CompiledSchema;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::join;
 use crate::status::Cause;
@@ -34,49 +34,13 @@ pub(super) fn cause(reason: &str, field: &str, more: &str) -> Cause {
 
 /// Compiles a schema for values. Fails with what is wrong with it, e.g. a pattern.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
-    let mut schema = schema.clone();
-    to_json_schema(&mut schema);
     jsonschema::options()
         .with_draft(Draft::Draft4)
         .with_pattern_options(PatternOptions::regex())
         .should_validate_formats(true)
         .with_format("byte", |text: &str| STANDARD.decode(text).is_ok())
-        .with_format("duration", |text: &str| {
-            text.parse::<jiff::SignedDuration>().is_ok()
-        })
-        .build(&schema)
+        .build(schema)
         .map_err(|why| why.to_string())
-}
-
-/// Makes JSON Schema (draft 4) of what means something else, or nothing, in OpenAPI.
-fn to_json_schema(schema: &mut Value) {
-    for item in schema.as_array_mut().into_iter().flatten() {
-        to_json_schema(item);
-    }
-    let Some(fields) = schema.as_object_mut() else {
-        return;
-    };
-    fields.values_mut().for_each(to_json_schema);
-    if fields.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
-        fields.insert("type".into(), json!(["integer", "string"]));
-    }
-    // Formats of numbers are ranges.
-    if fields.get("format") == Some(&json!("int32")) {
-        fields.entry("minimum").or_insert(json!(i32::MIN));
-        fields.entry("maximum").or_insert(json!(i32::MAX));
-    }
-    if fields.get("nullable") == Some(&json!(true)) {
-        match fields.get_mut("type") {
-            Some(Value::Array(types)) => types.push(json!("null")),
-            Some(one) => *one = json!([one, "null"]),
-            None => {}
-        }
-        if let Some(Value::Array(values)) = fields.get_mut("enum") {
-            values.push(Value::Null);
-        }
-    }
-    // Draft 4 has no empty list of what is required.
-    fields.retain(|_, value| *value != json!([]));
 }
 
 /// What is wrong with the values of an object.

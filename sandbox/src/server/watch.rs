@@ -82,7 +82,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
                 biased;
                 _ = faults.changed() => {}
                 event = watch.next(), if flows => {
-                    let Ok(event) = event else {
+                    let Some(event) = event else {
                         yield ("ERROR", too_old(watch.seen()));
                         return;
                     };
