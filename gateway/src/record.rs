@@ -273,11 +273,11 @@ impl Recorder {
         } = prepared;
         let required = opening.settings.level == Level::Required;
         let writer = self
-            .blocking(move || Writer::begin(place, opening, subprotocols))
+            .blocking(move || Ok(Box::new(Writer::begin(place, opening, subprotocols)?)))
             .await
             .inspect_err(|_| self.metrics.recorder_failed(RecorderPart::spool))?;
         let dir = writer.place().dir().to_owned();
-        let listed = self.lives.list(writer.opening().clone(), dir);
+        let listed = self.lives.list(Arc::clone(writer.opening()), dir);
         let (tap, tape) = tap::tap(begun, required);
         let (end, ending) = oneshot::channel();
         let (tell, sealed) = oneshot::channel();

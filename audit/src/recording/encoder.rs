@@ -38,8 +38,8 @@ pub struct Batch {
 /// `at` counts from the opening by a clock that is never set. A time before the last one is taken for the last one.
 #[derive(Debug)]
 pub struct Encoder {
-    opening: Opening,
-    begun: bool,
+    /// The facts, until the first line has told them.
+    opening: Option<Box<Opening>>,
     ended: bool,
     at: Duration,
     full: VecDeque<Batch>,
@@ -78,8 +78,7 @@ impl Encoder {
             ))
         };
         Self {
-            opening: opening.clone(),
-            begun: false,
+            opening: Some(Box::new(opening.clone())),
             ended: false,
             at: Duration::ZERO,
             full: VecDeque::new(),
@@ -252,9 +251,8 @@ impl Encoder {
     /// Sets the time, and writes the first line if there is none. Whether anything may follow.
     fn begin(&mut self, at: Duration, (columns, rows): (u16, u16)) -> bool {
         self.at = self.at.max(at);
-        if !self.begun {
-            self.begun = true;
-            Head::new(&self.opening, columns, rows).write(&mut self.open.lines);
+        if let Some(opening) = self.opening.take() {
+            Head::new(&opening, columns, rows).write(&mut self.open.lines);
         }
         !self.ended
     }

@@ -1,7 +1,9 @@
 //! Segments: files of chunks, and the chain that runs through them. No I/O: the caller writes what this returns.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +19,21 @@ use crate::hash::{Running, Sha256};
 
 /// zstd's fastest ordinary level: a recorder must not slow the session down, and terminal text compresses well anyway.
 const LEVEL: i32 = 1;
+
+thread_local! {
+    /// Of each thread that writes, not of each recording: it keeps some hundred KiB from its first chunk on.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(lines: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(LEVEL)?),
+        };
+        compressor.compress(lines)
+    })
+}
 
 /// Why a chunk cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +54,10 @@ pub enum WriteError {
 
 /// Turns batches into chunks, counts and chains them.
 pub struct SegmentWriter {
-    opening: Opening,
+    opening: Arc<Opening>,
     /// The opening as the first chunk will hold it; gone when that is written.
     facts: Option<Box<RawValue>>,
     recipients: Recipients,
-    compressor: Compressor<'static>,
     previous: Sha256,
     done: Vec<Segment>,
     open: Open,
@@ -83,9 +99,8 @@ impl SegmentWriter {
     pub fn new(opening: &Opening) -> Result<Self, WriteError> {
         let facts = serde_json::value::to_raw_value(opening)?;
         Ok(Self {
-            opening: opening.clone(),
+            opening: Arc::new(opening.clone()),
             recipients: Recipients::parse(&opening.settings.recipients)?,
-            compressor: Compressor::new(LEVEL)?,
             previous: Sha256::of(facts.get().as_bytes()),
             facts: Some(facts),
             done: Vec::new(),
@@ -95,12 +110,18 @@ impl SegmentWriter {
         })
     }
 
+    /// The facts.
+    #[must_use]
+    pub fn opening(&self) -> &Arc<Opening> {
+        &self.opening
+    }
+
     /// The chunk that holds `batch`: the next bytes of the open segment.
     ///
     /// # Errors
     /// If it cannot be compressed or encrypted. Nothing has changed then.
     pub fn write(&mut self, batch: &Batch) -> Result<Vec<u8>, WriteError> {
-        let packed = self.compressor.compress(&batch.lines)?;
+        let packed = compress(&batch.lines)?;
         let encrypted = !self.recipients.is_empty();
         let body = if encrypted {
             self.recipients.encrypt(&packed)?
@@ -154,7 +175,7 @@ impl SegmentWriter {
             }
             let opening: Opening =
                 serde_json::from_str(facts.get()).map_err(|_| "holds an opening that is none")?;
-            if opening != self.opening {
+            if opening != *self.opening {
                 return Err("holds another opening");
             }
             Sha256::of(facts.get().as_bytes())
@@ -237,7 +258,7 @@ impl SegmentWriter {
                 .checked_add(self.at)
                 .unwrap_or(Timestamp::MAX),
             duration_seconds: self.at.as_secs_f64(),
-            opening: self.opening,
+            opening: Arc::unwrap_or_clone(self.opening),
             verdict,
             end,
             segments: self.done,

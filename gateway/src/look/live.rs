@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use crate::bridge::{Leg, Stop};
 use crate::grant::ending;
 use crate::record::live::Live;
-use crate::record::writer::Piece;
+use crate::record::live::Piece;
 use crate::transport::Transport;
 
 /// The subprotocol: a browser takes an answer only if it names one that was offered.
@@ -285,7 +285,7 @@ mod tests {
     async fn a_viewer_that_falls_behind_misses_no_line_and_sees_none_twice() {
         let dir = tempfile::tempdir().expect("a directory");
         let opening = opening(Uuid::now_v7(), Vec::new());
-        let listed = Arc::<Lives>::default().list(opening.clone(), dir.path().to_owned());
+        let listed = Arc::<Lives>::default().list(Arc::new(opening.clone()), dir.path().to_owned());
         let (near, far) = tokio::io::duplex(8192);
         let socket = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
         let followed = Followed::new(&listed.live);
@@ -306,11 +306,7 @@ mod tests {
             let file = File::options().create(true).append(true).open(path);
             file.expect("opens").write_all(&bytes).expect("writes");
             all.extend_from_slice(&batch.lines);
-            pieces.push(Piece {
-                segment,
-                chunk,
-                lines: batch.lines.into(),
-            });
+            pieces.push((segment, chunk, batch.lines));
             chunk += 1;
             if chunk == 300 {
                 segments.close();
@@ -318,9 +314,10 @@ mod tests {
             }
         }
         let later = pieces.split_off(10);
-        listed.live.tell(pieces);
+        let tell = |(segment, chunk, lines)| listed.live.tell(segment, chunk, lines);
+        pieces.into_iter().for_each(tell);
         tokio::task::yield_now().await;
-        listed.live.tell(later); // far more than may wait
+        later.into_iter().for_each(tell); // far more than may wait
         drop(listed);
         let mut viewer = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
         let (mut seen, mut messages) = (Vec::new(), 0);

@@ -2,16 +2,25 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use drawbridge_audit::recording::Opening;
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
-use super::writer::Piece;
-
 /// Pieces a follower may be behind before it misses some: two seconds' worth at 20 a second.
 const BEHIND: usize = 40;
+
+/// Lines that are in the recording now.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The segment they are in.
+    pub segment: u32,
+    /// The chunk of that segment, from 0.
+    pub chunk: u32,
+    /// Whole lines of asciicast.
+    pub lines: Arc<[u8]>,
+}
 
 /// Every recording that is being written here.
 #[derive(Debug, Default)]
@@ -26,10 +35,11 @@ pub struct Lives {
 #[derive(Debug)]
 pub struct Live {
     /// Its facts.
-    pub opening: Opening,
+    pub opening: Arc<Opening>,
     /// Where its segments are, closed ones and the open one.
     pub dir: PathBuf,
-    pieces: broadcast::Sender<Piece>,
+    /// Made for the first who follows: hardly anybody is.
+    pieces: OnceLock<broadcast::Sender<Piece>>,
     joined: Notify,
 }
 
@@ -60,12 +70,12 @@ impl Lives {
     }
 
     /// Lists one.
-    pub(crate) fn list(self: &Arc<Self>, opening: Opening, dir: PathBuf) -> Listed {
+    pub(crate) fn list(self: &Arc<Self>, opening: Arc<Opening>, dir: PathBuf) -> Listed {
         let id = opening.recording;
         let live = Arc::new(Live {
             opening,
             dir,
-            pieces: broadcast::Sender::new(BEHIND),
+            pieces: OnceLock::new(),
             joined: Notify::new(),
         });
         self.lock().insert(id, Arc::clone(&live));
@@ -84,7 +94,8 @@ impl Live {
     /// What is written from now on, as it is written. While somebody follows, that is at most 50 ms after it was heard.
     #[must_use]
     pub fn pieces(&self) -> broadcast::Receiver<Piece> {
-        let pieces = self.pieces.subscribe();
+        let pieces = self.pieces.get_or_init(|| broadcast::Sender::new(BEHIND));
+        let pieces = pieces.subscribe();
         self.joined.notify_one();
         pieces
     }
@@ -92,7 +103,9 @@ impl Live {
     /// Whether somebody follows.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        self.pieces.receiver_count() > 0
+        self.pieces
+            .get()
+            .is_some_and(|pieces| pieces.receiver_count() > 0)
     }
 
     /// Resolves when somebody begins to follow.
@@ -100,9 +113,17 @@ impl Live {
         self.joined.notified().await;
     }
 
-    pub(crate) fn tell(&self, pieces: Vec<Piece>) {
-        for piece in pieces {
-            let _ = self.pieces.send(piece); // nobody follows
+    /// Tells who follows. What nobody follows yet is in the files by now: whoever comes later reads it there.
+    pub(crate) fn tell(&self, segment: u32, chunk: u32, lines: Vec<u8>) {
+        if self.is_followed()
+            && let Some(pieces) = self.pieces.get()
+        {
+            let piece = Piece {
+                segment,
+                chunk,
+                lines: lines.into(),
+            };
+            let _ = pieces.send(piece); // they left
         }
     }
 }

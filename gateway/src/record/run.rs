@@ -11,7 +11,8 @@ use drawbridge_audit::recording::{End, Level, MANIFEST, Manifest, Opening, Verdi
 use drawbridge_audit::subject::Session;
 use drawbridge_crds::v1alpha1::{Recorded, RecordingVerdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
@@ -19,7 +20,7 @@ use super::health::Part;
 use super::live::{Listed, Live};
 use super::spool::{Left, Place};
 use super::tap::Tape;
-use super::writer::{self, Sealed, Unsealed, Writer, Written};
+use super::writer::{self, Sealed, Unsealed, Writer};
 use super::{Finished, Recorder, Unavailable, chain, retain, word};
 use crate::metrics::RecorderPart;
 use crate::told;
@@ -40,8 +41,8 @@ const PUT: Duration = Duration::from_mins(1);
 const ENTER: Duration = Duration::from_mins(5);
 /// Longest wait for the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Closed segments that wait for the store; further ones go with the manifest.
-const WAITING: usize = 64;
+/// Closed segments of a recording that are on their way to the store; further ones go with the manifest.
+const ON_THE_WAY: usize = 64;
 
 /// What one connection's writer works with.
 pub(super) struct Run {
@@ -54,19 +55,11 @@ pub(super) struct Run {
 
 impl Run {
     /// Writes until the bridge is gone, seals, tells what it sealed, and delivers.
-    pub(super) async fn run(self, writer: Writer, tell: oneshot::Sender<Finished>) {
+    pub(super) async fn run(self, writer: Box<Writer>, tell: oneshot::Sender<Finished>) {
         let recorder = Arc::clone(&self.recorder);
         recorder.metrics.recordings_open.inc();
-        let (closed, waiting) = mpsc::channel(WAITING);
-        let (sealed, delivery) = oneshot::channel();
-        let (key, dir) = (
-            writer.place().key().to_owned(),
-            writer.place().dir().to_owned(),
-        );
-        let deliver = Arc::clone(&recorder).deliver(key, dir, waiting, delivery);
-        recorder.deliveries.spawn(deliver.in_current_span());
-        let written = self.write(writer, &closed).await;
-        drop(closed);
+        let mut deliveries = Deliveries::default();
+        let written = self.write(writer, &mut deliveries).await;
         recorder.metrics.recordings_open.dec();
         let done = match written {
             Ok(done) => {
@@ -82,15 +75,16 @@ impl Run {
         };
         if let Some((place, manifest)) = done {
             recorder.count(&manifest);
-            let _ = sealed.send((place, manifest)); // as above
+            let there = deliveries.done().await;
+            recorder.hand_over(place, &manifest, &there).await;
         }
     }
 
     /// Writes and seals. What could not be sealed is left; nothing, if it is the next look at the spool that finds it.
     async fn write(
         self,
-        mut writer: Writer,
-        closed: &mpsc::Sender<String>,
+        mut writer: Box<Writer>,
+        deliveries: &mut Deliveries,
     ) -> Result<Sealed, Option<Unsealed>> {
         let Self {
             recorder,
@@ -105,8 +99,9 @@ impl Run {
             let batch = tape.take();
             let ended = batch.ended;
             let at = begun.elapsed();
+            let told = Arc::clone(live);
             let work = move || {
-                let result = writer.write(&batch);
+                let result = writer.write(&batch, &told);
                 Ok((writer, result))
             };
             let (back, result) = match recorder.blocking(work).await {
@@ -119,13 +114,9 @@ impl Run {
             };
             writer = back;
             match result {
-                Ok(Written {
-                    pieces,
-                    closed: names,
-                }) => {
-                    live.tell(pieces);
-                    for name in names {
-                        let _ = closed.try_send(name); // goes with the manifest
+                Ok(closed) => {
+                    for name in closed {
+                        deliveries.start(&recorder, writer.place(), name);
                     }
                 }
                 Err(error) => {
@@ -140,6 +131,38 @@ impl Run {
                 return recorder.seal(writer, at, end, live).await;
             }
         }
+    }
+}
+
+/// Segments that go to the store while their recording goes on: a task each, and none while nothing closes.
+#[derive(Default)]
+struct Deliveries {
+    under_way: JoinSet<Option<String>>,
+    /// The names of those that are there.
+    there: HashSet<String>,
+}
+
+impl Deliveries {
+    fn start(&mut self, recorder: &Arc<Recorder>, place: &Place, name: String) {
+        while let Some(done) = self.under_way.try_join_next() {
+            self.there.extend(done.ok().flatten());
+        }
+        if self.under_way.len() >= ON_THE_WAY {
+            return; // goes with the manifest
+        }
+        let (key, dir) = (place.key().to_owned(), place.dir().to_owned());
+        let deliver = Arc::clone(recorder);
+        let put = async move { deliver.put_file(&key, &dir, &name).await.then_some(name) };
+        let tracked = recorder.deliveries.track_future(put);
+        self.under_way.spawn(tracked.in_current_span());
+    }
+
+    /// Waits for all; the names of what is there then.
+    async fn done(mut self) -> HashSet<String> {
+        while let Some(done) = self.under_way.join_next().await {
+            self.there.extend(done.ok().flatten());
+        }
+        self.there
     }
 }
 
@@ -169,10 +192,10 @@ async fn wait(tape: &Tape, writer: &Writer, live: &Live) {
 impl Recorder {
     async fn seal(
         &self,
-        writer: Writer,
+        writer: Box<Writer>,
         at: Duration,
         end: Option<End>,
-        live: &Live,
+        live: &Arc<Live>,
     ) -> Result<Sealed, Option<Unsealed>> {
         let Some(key) = self.signer() else {
             let error = no_key();
@@ -180,12 +203,10 @@ impl Recorder {
             return Err(Some(writer.abandon(&error, end)));
         };
         let instance = self.rules.instance.clone();
-        let work = move || Ok(writer.seal(at, end, &key, &instance));
+        let told = Arc::clone(live);
+        let work = move || Ok(writer.seal(at, end, &key, &instance, &told));
         match self.blocking(work).await {
-            Ok(Ok((sealed, pieces))) => {
-                live.tell(pieces);
-                Ok(sealed)
-            }
+            Ok(Ok(sealed)) => Ok(sealed),
             Ok(Err(failed)) => {
                 let (unsealed, error) = *failed;
                 self.broke(&live.opening, word(&error), &error);
@@ -217,7 +238,7 @@ impl Recorder {
     fn reopen(&self, live: &Live, why: &writer::Error) -> Option<Unsealed> {
         let place = self.spool.claim(&live.dir).ok().flatten()?;
         let reason = format!("the recorder failed: {why}");
-        let opening = Box::new(live.opening.clone());
+        let opening = Box::new(Opening::clone(&live.opening));
         Some(Unsealed::Broken(place, opening, reason, None))
     }
 
@@ -388,26 +409,6 @@ impl Recorder {
         info!(verdict = ?manifest.verdict, "took up a recording that was left in the spool");
         self.count(&manifest);
         self.hand_over(place, &manifest, &HashSet::new()).await;
-    }
-
-    /// Brings a recording's segments to the store as they close, and the manifest when it is sealed.
-    async fn deliver(
-        self: Arc<Self>,
-        key: String,
-        dir: std::path::PathBuf,
-        mut closed: mpsc::Receiver<String>,
-        sealed: oneshot::Receiver<(Place, Manifest)>,
-    ) {
-        let mut there = HashSet::new();
-        while let Some(name) = closed.recv().await {
-            if !self.put_file(&key, &dir, &name).await {
-                return;
-            }
-            there.insert(name);
-        }
-        if let Ok((place, manifest)) = sealed.await {
-            self.hand_over(place, &manifest, &there).await;
-        }
     }
 
     /// Brings to the store what is not there, tells the session, and clears the spool.

@@ -11,11 +11,12 @@
 //!
 //! Everything here blocks.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use drawbridge_audit::recording::{MANIFEST, Opening, segment_name};
@@ -48,6 +49,8 @@ pub struct Spool {
     most: u64,
     /// One at a time tries whether the disk works.
     probing: Arc<Mutex<()>>,
+    /// Directories of sessions and namespaces whose own names are on the disk: no more than there are.
+    named: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 /// The directory of one recording, and the right to use it.
@@ -83,7 +86,9 @@ impl Spool {
             used: Arc::default(),
             most,
             probing: Arc::default(),
+            named: Arc::default(),
         };
+        sync(&spool.root)?;
         spool.measure()?;
         Ok(spool)
     }
@@ -164,11 +169,33 @@ impl Spool {
         place.set_aside(RESERVED + 2 * length)?;
         place.add(length)?;
         place.write_whole(OPENING, &facts)?;
-        // The names on the way down are new as well.
-        for dir in place.dir.ancestors().take(4) {
-            File::open(dir)?.sync_all()?;
-        }
+        place.sync()?;
+        self.name(&place.dir)?;
         Ok(place)
+    }
+
+    /// Puts the names of a recording's directory, and of those above it, on the disk, as far as they are not.
+    fn name(&self, recording: &Path) -> io::Result<()> {
+        let mut above = recording.ancestors().skip(1);
+        let (Some(session), Some(namespace), Some(all)) =
+            (above.next(), above.next(), above.next())
+        else {
+            return Ok(());
+        };
+        sync(session)?;
+        for (dir, parent) in [(session, namespace), (namespace, all)] {
+            if self.named().contains(dir) {
+                break; // so are those above it
+            }
+            sync(parent)?;
+        }
+        let named = [session, namespace].map(Path::to_owned);
+        self.named().extend(named);
+        Ok(())
+    }
+
+    fn named(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place in this directory, if nobody has it.
@@ -266,7 +293,8 @@ impl Place {
         self.keep = true;
     }
 
-    /// Puts other facts in place of those that it was [made](Spool::reserve) with.
+    /// Puts other facts in place of those that it was [made](Spool::reserve) with. That they are in place is on the disk
+    /// after [`Place::sync`], which is to come before any segment; until then, a crash may bring back the first ones.
     ///
     /// # Errors
     /// If the disk does not take them; the first ones stand then.
@@ -282,8 +310,8 @@ impl Place {
             .create(true)
             .append(true)
             .open(self.dir.join(RESERVE))?;
-        reserve.write_all(&vec![0; usize::try_from(bytes).unwrap_or_default()])?;
-        reserve.sync_all()
+        // Not synced: the file system has room for what it took, and a crash needs none of it.
+        reserve.write_all(&vec![0; usize::try_from(bytes).unwrap_or_default()])
     }
 
     /// Counts bytes that are about to be written.
@@ -299,7 +327,7 @@ impl Place {
         Ok(())
     }
 
-    /// A new, empty segment.
+    /// A new, empty segment. Its name is on the disk after [`Place::sync`].
     ///
     /// # Errors
     /// If the disk does not take it.
@@ -307,9 +335,15 @@ impl Place {
         if number > 0 && number.is_multiple_of(STEP) {
             self.set_aside(RESERVED)?;
         }
-        let file = File::create_new(self.dir.join(segment_name(number)))?;
-        File::open(&self.dir)?.sync_all()?;
-        Ok(file)
+        File::create_new(self.dir.join(segment_name(number)))
+    }
+
+    /// Puts the names of its files on the disk.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
+    pub fn sync(&self) -> io::Result<()> {
+        sync(&self.dir)
     }
 
     /// Puts the manifest on the disk. From then on the recording is whole.
@@ -331,7 +365,7 @@ impl Place {
         fs::rename(reserve, self.dir.join(MANIFEST))?;
         sub(&self.spool.used, before);
         self.spool.used.fetch_add(length, Ordering::Relaxed);
-        File::open(&self.dir)?.sync_all()
+        self.sync()
     }
 
     /// Removes everything: the store has it.
@@ -350,19 +384,20 @@ impl Place {
         Ok(())
     }
 
-    /// A file that is there whole or not at all, and stays.
+    /// A file that is there whole or not at all, and stays after [`Place::sync`].
     fn write_whole(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let draft = self.dir.join(format!("{name}.draft"));
         let mut file = File::create(&draft)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&draft, self.dir.join(name))?;
-        File::open(&self.dir)?.sync_all()
+        fs::rename(&draft, self.dir.join(name))
     }
 
     /// Removes the directories above if they are empty now.
     fn prune(&self) {
         for dir in self.dir.ancestors().skip(1).take(2) {
+            // First: who makes it anew meanwhile must not take it for the old one.
+            self.spool.named().remove(dir);
             if fs::remove_dir(dir).is_err() {
                 return; // not empty, or somebody else's
             }
@@ -391,6 +426,11 @@ fn full() -> io::Error {
 fn sub(used: &AtomicU64, bytes: u64) {
     let less = |used: u64| Some(used.saturating_sub(bytes));
     let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less); // it always answers Some
+}
+
+/// Puts the names in a directory on the disk.
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// The lock of a directory, if nobody has it.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_audit::keys::SigningKey;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::chain;
+use super::live::Live;
 use super::spool::Place;
 use super::tap::{Batch, Heard};
 
@@ -54,26 +56,6 @@ impl Error {
     }
 }
 
-/// Lines that are in the recording now.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    /// The segment they are in.
-    pub segment: u32,
-    /// The chunk of that segment, from 0.
-    pub chunk: u32,
-    /// Whole lines of asciicast.
-    pub lines: std::sync::Arc<[u8]>,
-}
-
-/// What came of one batch.
-#[derive(Debug, Default)]
-pub struct Written {
-    /// What was added.
-    pub pieces: Vec<Piece>,
-    /// Names of segments that are complete.
-    pub closed: Vec<String>,
-}
-
 /// A recording that is sealed, in the spool.
 #[derive(Debug)]
 pub struct Sealed {
@@ -89,10 +71,11 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Writer {
     place: Place,
-    opening: Opening,
     encoder: Encoder,
     segments: SegmentWriter,
     file: Option<File>,
+    /// Whether the name of the open segment is on the disk for sure.
+    named: bool,
     /// Chunks in the open segment.
     chunks: u32,
     /// When the open segment was begun.
@@ -123,8 +106,8 @@ impl Writer {
             encoder: Encoder::new(&opening),
             segments,
             place,
-            opening,
             file: None,
+            named: false,
             chunks: 0,
             began: Instant::now(),
             unsynced: None,
@@ -133,8 +116,8 @@ impl Writer {
 
     /// The facts.
     #[must_use]
-    pub fn opening(&self) -> &Opening {
-        &self.opening
+    pub fn opening(&self) -> &Arc<Opening> {
+        self.segments.opening()
     }
 
     /// Where it lies.
@@ -151,11 +134,11 @@ impl Writer {
         segment.into_iter().chain(sync).min()
     }
 
-    /// Writes what was heard.
+    /// Writes what was heard, and tells `live`. Returns the names of segments that are complete.
     ///
     /// # Errors
     /// If the disk, or the bound of the spool, does not take it. The recording is then to be [given up](Writer::abandon).
-    pub fn write(&mut self, batch: &Batch) -> Result<Written, Error> {
+    pub fn write(&mut self, batch: &Batch, live: &Live) -> Result<Vec<String>, Error> {
         for (at, heard) in batch.iter() {
             match heard {
                 Heard::Data(stream, data) => {
@@ -165,11 +148,11 @@ impl Writer {
                 Heard::Missed(stream, bytes) => self.encoder.gap(at, stream, bytes),
             }
         }
-        self.settle()
+        self.settle(live)
     }
 
-    fn settle(&mut self) -> Result<Written, Error> {
-        let mut written = Written::default();
+    fn settle(&mut self, live: &Live) -> Result<Vec<String>, Error> {
+        let mut closed = Vec::new();
         while let Some(batch) = self.encoder.take() {
             let chunk = self.segments.write(&batch)?;
             self.place.add(chunk.len() as u64)?;
@@ -179,32 +162,34 @@ impl Writer {
                 none => {
                     self.began = Instant::now();
                     self.chunks = 0;
+                    self.named = false;
                     none.insert(self.place.segment(number)?)
                 }
             };
             file.write_all(&chunk)?;
             self.unsynced.get_or_insert_with(Instant::now);
-            written.pieces.push(Piece {
-                segment: number,
-                chunk: self.chunks,
-                lines: batch.lines.into(),
-            });
+            live.tell(number, self.chunks, batch.lines);
             self.chunks += 1;
             if self.segments.length() >= SEGMENT_BYTES {
-                written.closed.extend(self.close()?);
+                closed.extend(self.close()?);
             }
         }
         if self.file.is_some() && self.began.elapsed() >= SEGMENT_AGE {
-            written.closed.extend(self.close()?);
+            closed.extend(self.close()?);
         }
         if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC) {
             self.sync()?;
         }
-        Ok(written)
+        Ok(closed)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         if let Some(file) = &self.file {
+            // The names first: no segment may be there without the facts it was written under.
+            if !self.named {
+                self.place.sync()?;
+                self.named = true;
+            }
             file.sync_data()?;
         }
         self.unsynced = None;
@@ -227,11 +212,11 @@ impl Writer {
         end: Option<End>,
         key: &SigningKey,
         instance: &str,
-    ) -> Result<(Sealed, Vec<Piece>), Failed> {
-        let pieces = match self.end(at, end.as_ref()) {
-            Ok(pieces) => pieces,
-            Err(error) => return Err(Box::new((self.abandon(&error, end), error))),
-        };
+        live: &Live,
+    ) -> Result<Sealed, Failed> {
+        if let Err(error) = self.end(at, end.as_ref(), live) {
+            return Err(Box::new((self.abandon(&error, end), error)));
+        }
         let verdict = match &end {
             Some(_) => Verdict::Complete,
             None => Verdict::Interrupted {
@@ -247,14 +232,11 @@ impl Writer {
             sealed_by: instance.to_owned(),
         });
         match self.place.seal(&manifest.sign(key)) {
-            Ok(()) => {
-                let sealed = Sealed {
-                    place: self.place,
-                    manifest,
-                    carried: self.encoder.carried(),
-                };
-                Ok((sealed, pieces))
-            }
+            Ok(()) => Ok(Sealed {
+                place: self.place,
+                manifest,
+                carried: self.encoder.carried(),
+            }),
             Err(error) => {
                 let unsealed = Unsealed::Whole(self.place, Box::new(manifest));
                 Err(Box::new((unsealed, error.into())))
@@ -262,20 +244,21 @@ impl Writer {
         }
     }
 
-    fn end(&mut self, at: Duration, end: Option<&End>) -> Result<Vec<Piece>, Error> {
+    fn end(&mut self, at: Duration, end: Option<&End>, live: &Live) -> Result<(), Error> {
         if let Some(end) = end {
             self.encoder.end(at, end);
         }
-        let written = self.settle()?;
+        self.settle(live)?;
         self.close()?;
-        Ok(written.pieces)
+        Ok(())
     }
 
     /// Gives it up where it is, and says why; `end`: how the connection ended, if it did.
     #[must_use]
     pub fn abandon(self, why: &Error, end: Option<End>) -> Unsealed {
         let reason = format!("the recorder failed: {}", chain(why));
-        Unsealed::Broken(self.place, Box::new(self.opening), reason, end)
+        let opening = Box::new(Opening::clone(self.opening()));
+        Unsealed::Broken(self.place, opening, reason, end)
     }
 }
 
