@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::env::consts::{ARCH, OS};
+use std::iter::once;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -20,171 +21,151 @@ const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscove
 /// The document at a path (`/version`, `/api`, `/apis`, `/api/v1`, `/apis/{group}`, `/apis/{group}/{version}`), and its
 /// content type; `None` if there is none. `Accept` chooses the aggregated form of `/api` and `/apis`, which the sandbox
 /// has from 1.30.
-#[must_use]
-pub fn document(
+pub(crate) fn document(
     cluster: &Cluster,
     path: &str,
     headers: &HeaderMap,
 ) -> Option<(&'static str, Value)> {
-    let (kinds, release) = (&*cluster.kinds.all(), cluster.release);
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let core = parts[0] == "api";
-    let groups = kinds.iter().map(|kind| kind.group.as_str());
-    let groups: BTreeSet<&str> = groups.filter(|group| group.is_empty() == core).collect();
-    let media = choose(headers, |form, group, version| {
-        match (form, group, version) {
-            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => {
-                (release.minor() >= 30).then_some(V2)
-            }
-            ("", ..) => Some(JSON),
-            _ => None,
-        }
+    let (kinds, minor) = (&*cluster.kinds.all(), cluster.release.minor());
+    let media = choose(headers, |form, version| match form {
+        Some("APIGroupDiscoveryList") if minor >= 30 && version == "v2" => Some(V2),
+        form => form.is_none().then_some(JSON),
     });
-    let plain = match (&*parts, media.unwrap_or(JSON)) {
-        (["api" | "apis"], V2) => {
-            let items: Vec<Value> = groups
-                .iter()
-                .map(|group| aggregated(kinds, group))
-                .collect();
-            let (kind, version) = ("APIGroupDiscoveryList", "apidiscovery.k8s.io/v2");
-            let list = json!({"kind": kind, "apiVersion": version, "metadata": {}, "items": items});
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (core, named) = (parts[0] == "api", parts.get(1));
+    let groups = kinds.iter().map(|kind| kind.group.as_str());
+    let groups = groups.filter(|group| match named {
+        Some(name) if !core => group == name && !name.is_empty(),
+        _ => group.is_empty() == core,
+    });
+    let groups: BTreeSet<&str> = groups.collect();
+    let mut groups = groups.into_iter().map(|name| group(kinds, name));
+    let plain = match *parts {
+        ["api" | "apis"] if media == Some(V2) => {
+            let (kind, items) = ("APIGroupDiscoveryList", groups.collect::<Vec<_>>());
+            let list = json!({"kind": kind, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
             return Some((V2, list));
         }
-        (["version"], _) => json!({
-            "major": "1", "minor": release.minor().to_string(), "gitVersion": git_version(release), "gitCommit": "",
+        ["version"] => json!({
+            "major": "1", "minor": minor.to_string(), "gitVersion": git_version(cluster.release), "gitCommit": "",
             "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
             "platform": format!("{OS}/{ARCH}"),
         }),
-        (["api"], _) => json!({
+        ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": cluster.address.to_string()}],
         }),
-        (["apis"], _) => {
-            let groups: Vec<Value> = groups.iter().map(|name| group(kinds, name)).collect();
+        ["apis"] => {
+            let groups: Vec<Value> = groups.map(|group| plain_group(&group)).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
-        (["apis", name], _) => groups.contains(*name).then(|| group(kinds, name))?,
-        (["api", version], _) => resources(kinds, "", version)?,
-        (["apis", group, version], _) if !group.is_empty() => resources(kinds, group, version)?,
+        ["apis", _] => plain_group(&groups.next()?),
+        ["api", version] | ["apis", _, version] => resources(&groups.next()?, version)?,
         _ => return None,
     };
     Some((JSON, plain))
 }
 
 /// The release as its `gitVersion` tells it.
-pub(crate) fn git_version(release: Release) -> &'static str {
-    match release {
-        Release::V1_20 => "v1.20.2",
-        Release::V1_30 => "v1.30.0",
-        Release::V1_36 => "v1.36.0",
-    }
+pub(crate) fn git_version(release: Release) -> String {
+    let patch = if release == Release::V1_20 { 2 } else { 0 };
+    format!("v1.{}.{patch}", release.minor())
 }
 
-/// Of a group; the preferred one first.
-fn versions<'a>(kinds: &'a [Arc<Kind>], group: &str) -> Vec<&'a str> {
-    let kinds = kinds.iter().filter(|kind| kind.group == group);
-    let mut versions: Vec<&str> = kinds.map(|kind| kind.version.as_str()).collect();
+/// A group with all its resources, as an `APIGroupDiscoveryList` has it; the preferred version first.
+fn group(kinds: &[Arc<Kind>], name: &str) -> Value {
+    let kinds = kinds.iter().filter(|kind| kind.group == name);
+    let mut versions: Vec<&str> = kinds.clone().map(|kind| kind.version.as_str()).collect();
     versions.sort_by_key(|version| Reverse(Version::parse(version).priority()));
     versions.dedup();
-    versions
+    let versions = versions.into_iter().map(|version| {
+        let kinds = kinds.clone().filter(|kind| kind.version == version);
+        let resources: Vec<Value> = kinds.map(|kind| resource(kind)).collect();
+        json!({"version": version, "resources": resources, "freshness": "Current"})
+    });
+    let versions: Vec<Value> = versions.collect();
+    json!({"metadata": {"name": name}, "versions": versions})
 }
 
-fn group(kinds: &[Arc<Kind>], name: &str) -> Value {
-    let versions = versions(kinds, name).into_iter();
-    let versions = versions.map(|version| (version, format!("{name}/{version}")));
-    let versions =
-        versions.map(|(version, both)| json!({"groupVersion": both, "version": version}));
+/// Subresources that are not of the kind they belong to: their name, group and kind, and verbs.
+const OTHERS: [(&str, Option<&str>, &str, &[&str]); 5] = [
+    ("attach", None, "PodAttachOptions", &["create", "get"]),
+    ("exec", None, "PodExecOptions", &["create", "get"]),
+    ("log", None, "Pod", &["get"]),
+    (
+        "portforward",
+        None,
+        "PodPortForwardOptions",
+        &["create", "get"],
+    ),
+    (
+        "token",
+        Some("authentication.k8s.io"),
+        "TokenRequest",
+        &["create"],
+    ),
+];
+
+fn resource(kind: &Kind) -> Value {
+    let of = |group, name| json!({"group": group, "version": kind.version, "kind": name});
+    let status = kind.status.then_some("status");
+    let parts = kind.subresources.iter().copied().chain(status).map(|part| {
+        let own = (part, None, &*kind.kind, &["get", "patch", "update"][..]);
+        let other = OTHERS.into_iter().find(|(name, ..)| *name == part);
+        let (_, group, name, verbs) = other.unwrap_or(own);
+        let of = of(group.unwrap_or(&kind.group), name);
+        json!({"subresource": part, "verbs": verbs, "responseKind": of})
+    });
+    json!({
+        "resource": kind.plural, "singularResource": kind.singular, "responseKind": of(&kind.group, &kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "verbs": kind.verbs(),
+        "shortNames": kind.short_names, "categories": kind.categories, "subresources": parts.collect::<Vec<_>>(),
+    })
+}
+
+/// The same group as an `APIGroup`.
+fn plain_group(group: &Value) -> Value {
+    let name = text(&group["metadata"]["name"]);
+    let versions = group["versions"].as_array().into_iter().flatten();
+    let versions = versions.map(|version| {
+        let version = text(&version["version"]);
+        json!({"groupVersion": format!("{name}/{version}"), "version": version})
+    });
     let versions: Vec<Value> = versions.collect();
     json!({
         "kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": versions, "preferredVersion": versions.first(),
     })
 }
 
-fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Option<Value> {
-    let mut resources = Vec::new();
-    for kind in served(kinds, group, version) {
-        for (sub, of, verbs) in parts(kind) {
-            let name = format!("{}/{sub}", kind.plural);
+/// A version of a group as an `APIResourceList`.
+fn resources(group: &Value, version: &str) -> Option<Value> {
+    let mut versions = group["versions"].as_array()?.iter();
+    let found = versions.find(|found| found["version"] == version)?;
+    let mut list = Vec::new();
+    for of in found["resources"].as_array()? {
+        for part in once(of).chain(of["subresources"].as_array()?) {
+            let name = format!("{}/{}", text(&of["resource"]), text(&part["subresource"]));
+            let kind = &part["responseKind"];
             let mut resource = json!({
-                "name": name.trim_end_matches('/'), "singularName": "", "namespaced": kind.namespaced, "kind": of,
-                "verbs": verbs,
+                "name": name.trim_end_matches('/'), "singularName": text(&part["singularResource"]),
+                "namespaced": of["scope"] == "Namespaced", "kind": kind["kind"], "verbs": part["verbs"],
+                "shortNames": part["shortNames"], "categories": part["categories"],
             });
-            if sub.is_empty() {
-                resource["shortNames"] = json!(kind.short_names);
-                resource["categories"] = json!(kind.categories);
-                resource["singularName"] = kind.singular.as_str().into();
-            } else if sub == "token" {
-                resource["group"] = TOKEN.into();
-                resource["version"] = "v1".into();
+            if kind["group"] != of["responseKind"]["group"] {
+                json_patch::merge(&mut resource, kind);
             }
-            resources.push(resource);
+            list.push(resource);
         }
     }
-    let version = format!("{group}/{version}");
-    let list = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version.trim_start_matches('/'),
-        "resources": resources,
-    });
-    (!resources.is_empty()).then_some(list)
+    let version = format!("{}/{version}", text(&group["metadata"]["name"]));
+    let version = version.trim_start_matches('/');
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list}),
+    )
 }
 
-fn served<'a>(
-    kinds: &'a [Arc<Kind>],
-    group: &str,
-    version: &str,
-) -> impl Iterator<Item = &'a Arc<Kind>> {
-    kinds
-        .iter()
-        .filter(move |kind| kind.group == group && kind.version == version)
-}
-
-/// Group of the kind that is created through `serviceaccounts/token`.
-const TOKEN: &str = "authentication.k8s.io";
-
-/// A kind and its subresources: name (empty for the kind itself), kind of the objects, verbs.
-fn parts(kind: &Kind) -> Vec<(&str, &str, &'static [&'static str])> {
-    let mut parts = vec![("", kind.kind.as_str(), kind.verbs())];
-    let status = kind.status.then_some("status");
-    for name in kind.subresources.iter().copied().chain(status) {
-        let (of, verbs): (_, &[&str]) = match name {
-            "attach" => ("PodAttachOptions", &["create", "get"]),
-            "exec" => ("PodExecOptions", &["create", "get"]),
-            "portforward" => ("PodPortForwardOptions", &["create", "get"]),
-            "log" => ("Pod", &["get"]),
-            "token" => ("TokenRequest", &["create"]),
-            _ => (kind.kind.as_str(), &["get", "patch", "update"]),
-        };
-        parts.push((name, of, verbs));
-    }
-    parts
-}
-
-/// A group with all its resources, as an `APIGroupDiscoveryList` has it.
-fn aggregated(kinds: &[Arc<Kind>], group: &str) -> Value {
-    let resource = |kind: &Arc<Kind>| {
-        let parts = parts(kind).into_iter().map(|(sub, of, verbs)| {
-            let group = if sub == "token" { TOKEN } else { &kind.group };
-            let of = json!({"group": group, "version": kind.version, "kind": of});
-            json!({"subresource": sub, "verbs": verbs, "responseKind": of})
-        });
-        let mut parts: Vec<Value> = parts.collect();
-        let mut resource = parts.remove(0);
-        json_patch::merge(
-            &mut resource,
-            &json!({
-                "subresource": null, "resource": kind.plural, "singularResource": kind.singular,
-                "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
-                "shortNames": kind.short_names, "categories": kind.categories, "subresources": parts,
-            }),
-        );
-        resource
-    };
-    let versions = versions(kinds, group).into_iter().map(|version| {
-        let resources: Vec<Value> = served(kinds, group, version).map(resource).collect();
-        json!({"version": version, "resources": resources, "freshness": "Current"})
-    });
-    let versions: Vec<Value> = versions.collect();
-    json!({"metadata": {"name": group}, "versions": versions})
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,50 +3,42 @@
 use serde_json::{Map, Value, json};
 
 /// A text in `metadata`; empty if absent.
-#[must_use]
-pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
 /// `metadata.name`
-#[must_use]
-pub fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     meta(object, "name")
 }
 
 /// `metadata.namespace`; empty for what is in none.
-#[must_use]
-pub fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     meta(object, "namespace")
 }
 
 /// `metadata.uid`
-#[must_use]
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     meta(object, "uid")
 }
 
 /// `metadata.resourceVersion` as the number it is here; 0 if absent.
-#[must_use]
-pub fn revision(object: &Value) -> u64 {
+pub(crate) fn revision(object: &Value) -> u64 {
     meta(object, "resourceVersion").parse().unwrap_or(0)
 }
 
 /// Whether it is being deleted.
-#[must_use]
-pub fn deleting(object: &Value) -> bool {
+pub(crate) fn deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
 /// Its metadata alone, as `PartialObjectMetadata`.
-#[must_use]
-pub fn partial(object: &Value) -> Value {
+pub(crate) fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
 /// `metadata`, made if absent or not an object.
-#[expect(clippy::missing_panics_doc, reason = "it is made an object first")]
-pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     json_patch::merge(object, &json!({"metadata": {}}));
     let metadata = object["metadata"].as_object_mut();
     metadata.expect("it was made an object above")

@@ -1,6 +1,5 @@
 //! `/openapi/v2` and `/openapi/v3`: what `kubectl explain`, `apply` and `--validate` read. Pure.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -10,44 +9,50 @@ use crate::kinds::{Kind, Schema, definitions};
 use crate::release::Release;
 
 const REFERENCE: &str = "#/components/schemas/";
+const GVK: &str = "x-kubernetes-group-version-kind";
 
 /// The document at `/openapi/` and `v2`, `v3` or `v3/{api|apis/group}/version`; `None` if there is none. JSON only: who
 /// asks for protobuf alone gets 406 by the caller.
 ///
 /// Version 3 is served whatever the release, although Kubernetes has it since 1.24 only: `kubectl` reads version 2 as
 /// protobuf and nothing else, so that it could not apply anything otherwise.
-#[must_use]
-pub fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Option<Value> {
+pub(crate) fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Option<Value> {
     let info = json!({"title": "Kubernetes", "version": git_version(release)});
-    let mut groups: BTreeMap<String, Vec<&Kind>> = BTreeMap::new();
-    for kind in kinds {
-        groups.entry(root(kind)).or_default().push(kind);
+    if path == "v3" {
+        let index = |root: String| {
+            let url = format!("/openapi/v3/{root}");
+            (root, json!({"serverRelativeURL": url}))
+        };
+        let paths: Map<_, _> = kinds.iter().map(|kind| index(root(kind))).collect();
+        return Some(json!({"paths": paths}));
     }
-    Some(match path {
-        "v2" => {
-            let schemas = schemas(kinds.iter().map(Arc::as_ref));
+    let wanted = path.strip_prefix("v3/");
+    let (mut paths, mut schemas) = (Map::new(), definitions().clone());
+    for kind in kinds
+        .iter()
+        .filter(|kind| wanted.is_none_or(|wanted| root(kind) == wanted))
+    {
+        paths.extend(paths_of(kind));
+        if let Schema::Custom(structural) = &kind.schema {
+            let mut name: Vec<&str> = kind.group.split('.').rev().collect();
+            name.extend([kind.version.as_str(), kind.kind.as_str()]);
+            let mut schema = structural.schema.clone();
+            schema[GVK] = json!([of(kind)]);
+            schemas.insert(name.join("."), schema);
+        }
+    }
+    match wanted {
+        None if path == "v2" => {
             let document =
                 json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": schemas});
             let text = document.to_string().replace(REFERENCE, "#/definitions/");
-            serde_json::from_str(&text).ok()?
+            serde_json::from_str(&text).ok()
         }
-        "v3" => {
-            let roots = groups.keys();
-            let paths = roots.map(|root| {
-                (
-                    root,
-                    json!({"serverRelativeURL": format!("/openapi/v3/{root}")}),
-                )
-            });
-            json!({"paths": paths.collect::<BTreeMap<_, _>>()})
-        }
-        path => {
-            let kinds = groups.get(path.strip_prefix("v3/")?)?;
-            let paths: Map<String, Value> = kinds.iter().flat_map(|kind| paths(kind)).collect();
-            let schemas = schemas(kinds.iter().copied());
-            json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}})
-        }
-    })
+        Some(_) if !paths.is_empty() => Some(json!({
+            "openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas},
+        })),
+        _ => None,
+    }
 }
 
 /// `api/v1`, or `apis/apps/v1`
@@ -56,34 +61,19 @@ fn root(kind: &Kind) -> String {
     format!("{prefix}/{}", kind.api_version())
 }
 
-/// The schemas of all built-in kinds, and of those of these kinds that are not.
-fn schemas<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Map<String, Value> {
-    let mut all = definitions().clone();
-    for kind in kinds {
-        if let Schema::Custom(structural) = &kind.schema {
-            let mut name: Vec<&str> = kind.group.split('.').rev().collect();
-            name.extend([kind.version.as_str(), kind.kind.as_str()]);
-            let mut schema = structural.schema.clone();
-            schema[GVK] = json!([of(kind)]);
-            all.insert(name.join("."), schema);
-        }
-    }
-    all
-}
-
-const GVK: &str = "x-kubernetes-group-version-kind";
-
 fn of(kind: &Kind) -> Value {
     json!({"group": kind.group, "kind": kind.kind, "version": kind.version})
 }
 
 /// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the forms and parameters of
 /// a patch of one.
-fn paths(kind: &Kind) -> [(String, Value); 2] {
-    let mut all = format!("/{}/{}", root(kind), kind.plural);
-    if kind.namespaced {
-        all = format!("/{}/namespaces/{{namespace}}/{}", root(kind), kind.plural);
-    }
+fn paths_of(kind: &Kind) -> [(String, Value); 2] {
+    let namespace = if kind.namespaced {
+        "namespaces/{namespace}/"
+    } else {
+        ""
+    };
+    let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
     let one = format!("{all}/{{name}}");
     let method = if kind.virtual_only { "post" } else { "get" };
     let mut content = json!({

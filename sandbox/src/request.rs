@@ -6,7 +6,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::selector::exact_name;
-use crate::status::{Failure, qualified};
+use crate::status::{Failure, Result, qualified};
 
 /// What is asked for, as authorization and admission see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,11 +30,12 @@ pub struct Attributes {
     pub name: String,
     /// As it was asked for.
     pub path: String,
+    /// Its options.
+    pub query: Query,
 }
 
 impl Attributes {
     /// A question about a resource (`pods`, `pods/exec`); empty for what does not matter.
-    #[must_use]
     pub fn about(verb: &str, group: &str, namespace: &str, resource: &str, name: &str) -> Self {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         Self {
@@ -46,12 +47,11 @@ impl Attributes {
             resource: resource.to_owned(),
             subresource: subresource.to_owned(),
             name: name.to_owned(),
-            path: String::new(),
+            ..Self::default()
         }
     }
 
     /// The store's name for the resource, with the subresource: `consolesessions.drawbridge.dev/status`.
-    #[must_use]
     pub fn qualified(&self) -> String {
         let resource = qualified(&self.group, &self.resource);
         let both = format!("{resource}/{}", self.subresource);
@@ -60,14 +60,15 @@ impl Attributes {
 }
 
 /// What a method, a path and a query ask for.
-#[must_use]
-pub fn attributes(method: &Method, path: &str, query: &Query) -> Attributes {
+pub(crate) fn attributes(method: &Method, path: &str, query: &str) -> Attributes {
     let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
-    resource(method, &path, query).unwrap_or_else(|| Attributes {
-        verb: method.as_str().to_ascii_lowercase(),
-        path,
-        ..Attributes::default()
-    })
+    let query = Query::parse(query);
+    let mut asked = resource(method, &path, &query).unwrap_or_default();
+    if !asked.resource_request {
+        asked.verb = method.as_str().to_ascii_lowercase();
+    }
+    (asked.path, asked.query) = (path, query);
+    asked
 }
 
 /// `None` for a path that is no resource.
@@ -104,22 +105,17 @@ fn resource(method: &Method, path: &str, query: &Query) -> Option<Attributes> {
         let possible = !matches!(&*named, "." | "..") && !named.contains(['/', '%']);
         name = if possible { &named } else { "" };
     }
-    let asked = Attributes {
-        version: version.to_owned(),
-        subresource: part(2).to_owned(),
-        path: path.to_owned(),
-        ..Attributes::about(verb, group, namespace, part(0), name)
-    };
+    let mut asked = Attributes::about(verb, group, namespace, part(0), name);
+    (asked.version, asked.subresource) = (version.to_owned(), part(2).to_owned());
     Some(asked)
 }
 
 /// A parsed query.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// As Go's `url.ParseQuery`: a parameter with a bare `;` is dropped.
-    #[must_use]
     pub fn parse(query: &str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.contains(';'));
         let parse = |pair: &str| form_urlencoded::parse(pair.as_bytes()).into_owned().next();
@@ -133,7 +129,6 @@ impl Query {
     }
 
     /// The first value; empty if there is none.
-    #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()
     }
@@ -147,14 +142,13 @@ impl Query {
     ///
     /// # Errors
     /// 400 if it is none.
-    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let value = Some(self.get(name)).filter(|value| !value.is_empty());
         let wrong = |_| Failure::bad_request(format!("{name} must be a number"));
         value.map(str::parse).transpose().map_err(wrong)
     }
 
     /// A boolean as Kubernetes reads one: anything but `0` and `false` is true, even nothing.
-    #[must_use]
     pub fn flag(&self, name: &str) -> bool {
         let mut values = self.all(name);
         let value = values.next().unwrap_or("0");
@@ -178,7 +172,7 @@ mod tests {
             subresource,
             name,
             ..
-        } = attributes(&method.parse().unwrap(), path, &Query::parse(query));
+        } = attributes(&method.parse().unwrap(), path, query);
         (verb, group, namespace, resource, name, subresource)
     }
 
@@ -266,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_no_resource_keeps_its_method_and_path() {
         for path in ["/", "/api", "/api/v1", "/apis/a/v1", "/healthz", "/x/y/z/a"] {
-            let asked = attributes(&Method::POST, path, &Query::default());
+            let asked = attributes(&Method::POST, path, "");
             assert_eq!((asked.verb.as_str(), asked.path.as_str()), ("post", path));
             assert!(!asked.resource_request);
         }
@@ -275,7 +269,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_understood_without_a_panic(path in "(/(api|apis|namespaces|v1|status|%2[Ff]|[a-z.]{0,4})){0,8}/?", query in ".{0,40}") {
-            let asked = attributes(&Method::GET, &path, &Query::parse(&query));
+            let asked = attributes(&Method::GET, &path, &query);
             prop_assert_eq!(asked.resource_request, !asked.version.is_empty() || asked.path.contains("//") && asked.resource_request);
         }
 
@@ -283,7 +277,7 @@ mod tests {
         fn the_names_of_a_path_come_back(namespace in "[a-z]{1,9}", resource in "[a-z]{1,9}s", name in "[a-z]{1,9}", sub in "[a-z]{1,9}") {
             let path = format!("/apis/x.y/v1/namespaces/{namespace}/{resource}/{name}/{sub}");
             prop_assume!(!matches!(resource.as_str(), "status" | "finalize"));
-            let asked = attributes(&Method::PUT, &path, &Query::default());
+            let asked = attributes(&Method::PUT, &path, "");
             prop_assert_eq!((asked.namespace, asked.resource, asked.name, asked.subresource), (namespace, resource, name, sub));
         }
     }

@@ -1,25 +1,25 @@
 //! Create, read, update, patch, delete: what Kubernetes does around the store, the same for every kind.
 
 mod delete;
-mod list;
-mod meta;
-mod special;
+mod rules;
 mod write;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
 
 use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
+use crate::object::{name, namespace};
 use crate::request::Query;
 use crate::selector::Selector;
-use crate::status::Failure;
+use crate::status::{Failure, Result};
 use crate::store::Key;
 
 pub(crate) use delete::{FOREGROUND, ORPHAN};
-pub(crate) use list::too_large;
 pub use write::Change;
 
 /// What Kubernetes says to a write that came too late.
@@ -27,6 +27,9 @@ pub(crate) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 /// How often a write that does not insist on a revision is tried again after somebody else's, as in Kubernetes.
 const ATTEMPTS: u32 = 5;
+
+/// A `continue`: the revision of the list, and namespace and name of the last object shown.
+type Token = (u64, String, String);
 
 /// Who asks for what, and how.
 #[derive(Clone, Debug)]
@@ -60,8 +63,7 @@ impl Call {
     }
 
     /// Whether nothing is to be stored.
-    #[must_use]
-    pub fn dry_run(&self) -> bool {
+    pub(crate) fn dry_run(&self) -> bool {
         !self.query.get("dryRun").is_empty()
     }
 
@@ -69,7 +71,7 @@ impl Call {
     ///
     /// # Errors
     /// 400 for selectors that are none.
-    pub fn selector(&self) -> Result<Selector, Failure> {
+    pub(crate) fn selector(&self) -> Result<Selector> {
         let selector = |name| self.query.get(name);
         Selector::parse(
             &self.kind,
@@ -85,8 +87,7 @@ impl Call {
 
 impl Cluster {
     /// Where an object of this kind is.
-    #[must_use]
-    pub fn place(kind: &Kind, namespace: &str, name: &str) -> Key {
+    pub(crate) fn place(kind: &Kind, namespace: &str, name: &str) -> Key {
         let namespace = if kind.namespaced { namespace } else { "" };
         Key::new(&kind.resource(), namespace, name)
     }
@@ -95,15 +96,82 @@ impl Cluster {
     ///
     /// # Errors
     /// 404.
-    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, Failure> {
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>> {
         let found = self.store.get(&Self::place(kind, namespace, name));
-        found
-            .map(|object| kind.convert(object))
-            .ok_or_else(|| Failure::not_found(&kind.group, &kind.plural, name))
+        let found = found.map(|object| kind.convert(object));
+        found.ok_or_else(|| Failure::not_found(&kind.group, &kind.plural, name))
     }
 
     /// Gives a new object its UID and so on.
     pub(crate) fn stamp(&self, kind: &Kind, object: &mut Value) {
-        meta::begin(kind, object, self.clock.now());
+        rules::begin(kind, object, self.clock.now());
+    }
+
+    /// All that is selected and the revision it is of: now, or as it was at a revision.
+    ///
+    /// # Errors
+    /// 400 for selectors that are none, 410 for a revision whose objects are no longer known.
+    pub fn select(&self, call: &Call, at: Option<u64>) -> Result<(u64, Vec<Arc<Value>>)> {
+        let (selector, resource) = (call.selector()?, call.kind.resource());
+        let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let (revision, found) = match at {
+            None => self.store.list(&resource, namespace),
+            Some(revision) => {
+                let found = self.store.list_at(&resource, namespace, revision);
+                let why = "too old a list: begin again from its start";
+                (revision, found.ok_or_else(|| Failure::new(410, why))?)
+            }
+        };
+        let found = found.into_iter().map(|one| call.kind.convert(one));
+        let found = found.filter(|object| selector.matches(object));
+        Ok((revision, found.collect()))
+    }
+
+    /// A page of what is selected, in order of namespace and name, and the `metadata` of the list.
+    ///
+    /// # Errors
+    /// 400 for options that are none, 410 for a token that is too old, 504 for a revision not reached yet.
+    pub fn list(&self, call: &Call) -> Result<(Value, Vec<Arc<Value>>)> {
+        let query = &call.query;
+        let asked = query.number("resourceVersion")?.unwrap_or(0);
+        self.check_reached(asked)?;
+        let mut at = (query.get("resourceVersionMatch") == "Exact").then_some(asked);
+        let mut start = None;
+        if !query.get("continue").is_empty() {
+            let token = BASE64_URL_SAFE_NO_PAD.decode(query.get("continue"));
+            let token = token.unwrap_or_default();
+            let why = |_| Failure::bad_request("continue key is not valid: it was not given out");
+            let (revision, namespace, name): Token = serde_json::from_slice(&token).map_err(why)?;
+            (at, start) = (Some(revision), Some((namespace, name)));
+        }
+        let (revision, mut items) = self.select(call, at)?;
+        let place = |object: &Arc<Value>| (namespace(object).to_owned(), name(object).to_owned());
+        items.retain(|object| start.as_ref().is_none_or(|last| place(object) > *last));
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        let limit = query.number::<usize>("limit")?.filter(|limit| *limit > 0);
+        if let Some(limit) = limit.filter(|limit| *limit < items.len()) {
+            let (namespace, name) = place(&items[limit - 1]);
+            let token = json!([revision, namespace, name]).to_string();
+            metadata["continue"] = BASE64_URL_SAFE_NO_PAD.encode(token).into();
+            // Kubernetes does not count what it has to search.
+            if call.selector()?.is_empty() {
+                metadata["remainingItemCount"] = (items.len() - limit).into();
+            }
+            items.truncate(limit);
+        }
+        Ok((metadata, items))
+    }
+
+    /// 504 for a revision the store has not reached.
+    pub(crate) fn check_reached(&self, revision: u64) -> Result<()> {
+        let now = self.store.revision();
+        if revision <= now {
+            return Ok(());
+        }
+        let why = "Too large resource version";
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": why});
+        let mut failure = Failure::new(504, format!("Timeout: {why}: {revision}, current: {now}"));
+        failure.details = json!({"causes": [cause], "retryAfterSeconds": 1});
+        Err(failure)
     }
 }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -31,6 +32,9 @@ pub(crate) use body::{TEXT, choose, text, typed};
 
 /// Body of an answer.
 pub type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;
+
+/// A request as it comes in.
+type Asked = Request<Incoming>;
 
 /// A TLS handshake, and a request's head, must be done within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,10 +60,7 @@ pub type Io = TlsStream<TcpStream>;
 /// Serves the API until the sandbox stops.
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
     let shared = Arc::clone(&cluster);
-    let answer = move |request, peer| {
-        let cluster = Arc::clone(&shared);
-        async move { answer::answer(&cluster, request, &peer).await }
-    };
+    let answer = move |request, peer| answer::answer(Arc::clone(&shared), request, peer);
     listen(&cluster, listener, cluster.stop.clone(), answer).await;
 }
 
@@ -71,49 +72,44 @@ pub async fn listen<A, F>(
     stop: CancellationToken,
     answer: A,
 ) where
-    A: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Asked, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let acceptor = TlsAcceptor::from(cluster.pki.server_config());
-    let accept = async {
-        loop {
-            let Ok((stream, address)) = listener.accept().await else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            let (acceptor, stop, answer) = (acceptor.clone(), stop.clone(), answer.clone());
-            cluster.tasks.spawn(async move {
-                let handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream));
-                if let Some(Ok(Ok(stream))) = stop.run_until_cancelled(handshake).await {
-                    connection(stream, address, &stop, answer).await;
-                }
-            });
-        }
-    };
-    stop.run_until_cancelled(accept).await;
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, address)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream));
+        let (stop, answer) = (stop.clone(), answer.clone());
+        cluster.tasks.spawn(async move {
+            if let Some(Ok(Ok(stream))) = stop.run_until_cancelled(handshake).await {
+                let certificate = stream.get_ref().1.peer_certificates();
+                let certificate = certificate.and_then(<[_]>::first);
+                let peer = Peer {
+                    address,
+                    certificate: certificate.map(|certificate| certificate.as_ref().into()),
+                    reset: CancellationToken::new(),
+                };
+                let reset = peer.reset.clone();
+                connection(stream, &stop, &reset, |request| {
+                    answer(request, peer.clone())
+                })
+                .await;
+            }
+        });
+    }
 }
 
-async fn connection<A, F>(
-    stream: TlsStream<TcpStream>,
-    address: SocketAddr,
+async fn connection<F: Future<Output = Response<Body>>>(
+    stream: Io,
     stop: &CancellationToken,
-    answer: A,
-) where
-    A: Fn(Request<Incoming>, Peer) -> F,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let (tcp, tls) = stream.get_ref();
-    let _ = tcp.set_nodelay(true); // slower without, no worse
-    let certificate = tls.peer_certificates().and_then(<[_]>::first);
-    let peer = Peer {
-        address,
-        certificate: certificate.map(|certificate| certificate.as_ref().into()),
-        reset: CancellationToken::new(),
-    };
-    let service = service_fn(|request| {
-        let answered = answer(request, peer.clone());
-        async move { Ok::<_, Infallible>(answered.await) }
-    });
+    reset: &CancellationToken,
+    answer: impl Fn(Asked) -> F,
+) {
+    let _ = stream.get_ref().0.set_nodelay(true); // slower without, no worse
+    let service = service_fn(|request| answer(request).map(Ok::<_, Infallible>));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new()) // without it the header timeout does nothing
         .header_read_timeout(HEAD_TIMEOUT)
@@ -121,18 +117,18 @@ async fn connection<A, F>(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let over = select! {
-        _ = &mut connection => true,
-        () = peer.reset.cancelled() => false,
-        () = stop.cancelled() => {
-            Pin::new(&mut connection).graceful_shutdown();
-            select! {
-                _ = &mut connection => true,
-                () = peer.reset.cancelled() => false,
+    let mut stopping = false;
+    loop {
+        select! {
+            _ = &mut connection => return,
+            () = reset.cancelled() => break,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
             }
         }
-    };
-    if !over && let Some(parts) = connection.into_parts() {
+    }
+    if let Some(parts) = connection.into_parts() {
         let _ = parts.io.inner().get_ref().0.set_zero_linger(); // then it is closed, which is near enough
     }
 }

@@ -6,6 +6,9 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// What may fail so.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
 /// A failed request: `metav1.Status` with `status: Failure`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -73,13 +76,11 @@ impl Failure {
     }
 
     /// 401
-    #[must_use]
     pub fn unauthorized() -> Self {
         Self::new(401, "Unauthorized")
     }
 
     /// 403 for a resource: `pods "x" is forbidden: why`.
-    #[must_use]
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let what = format!("{} {name:?}", qualified(group, resource));
         let what = what.trim_end_matches(" \"\"");
@@ -87,21 +88,18 @@ impl Failure {
     }
 
     /// 404
-    #[must_use]
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} {name:?} not found", qualified(group, resource));
         Self::new(404, message).about(group, resource, name)
     }
 
     /// 404 for a path that is not served.
-    #[must_use]
     pub fn no_such_path() -> Self {
         let message = "the server could not find the requested resource";
         Self::new(404, message).about("", "", "")
     }
 
     /// 409 for a write that came too late.
-    #[must_use]
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let what = qualified(group, resource);
         let message = format!("Operation cannot be fulfilled on {what} {name:?}: {why}");
@@ -109,7 +107,6 @@ impl Failure {
     }
 
     /// 422
-    #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let text = |cause: &Cause| format!("{}: {}", cause.field, cause.message);
         let text = match causes {
@@ -123,20 +120,17 @@ impl Failure {
     }
 
     /// 500
-    #[must_use]
     pub fn internal(why: &str) -> Self {
         Self::new(500, format!("Internal error occurred: {why}"))
     }
 
     /// The same with `details` that say which object.
-    #[must_use]
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         self.details = filled(json!({"name": name, "group": group, "kind": kind}));
         self
     }
 
     /// The body of the answer.
-    #[must_use]
     pub fn body(&self) -> Value {
         filled(json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
@@ -154,8 +148,7 @@ fn filled(mut object: Value) -> Value {
 }
 
 /// `pods`, or `roles.rbac.authorization.k8s.io`.
-#[must_use]
-pub fn qualified(group: &str, resource: &str) -> String {
+pub(crate) fn qualified(group: &str, resource: &str) -> String {
     format!("{resource}.{group}")
         .trim_end_matches('.')
         .to_owned()

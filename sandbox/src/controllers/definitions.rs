@@ -36,6 +36,10 @@ pub(super) fn serve(cluster: &Cluster, key: &Key, definition: &Value) {
             next["status"]["conditions"] = json!(known);
         }
         next["status"]["acceptedNames"] = next["spec"]["names"].clone();
+        let versions = next["spec"]["versions"].as_array().into_iter().flatten();
+        let stored = versions.filter(|version| version["storage"] == true);
+        let stored: Vec<Value> = stored.map(|version| version["name"].clone()).collect();
+        next["status"]["storedVersions"] = stored.into();
         let finalizers = next["metadata"]["finalizers"].as_array();
         let mut finalizers: Vec<Value> = finalizers.cloned().unwrap_or_default();
         finalizers.retain(|one| one != CLEAN_UP);

@@ -134,13 +134,10 @@ pub(super) fn serve(
         moved: Notify::new(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    // What must live as long as the stream does: its entry in the audit log.
-    let kept = request.into_parts().0.extensions;
     cluster.tasks.spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             stream.run(TokioIo::new(upgraded)).await;
         }
-        drop(kept);
     });
     Ok(response)
 }

@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::{ATTEMPTS, Call, MODIFIED, meta, special};
+use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{self, Stage};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, meta as text, name, namespace, uid};
-use crate::status::Failure;
+use crate::status::{Failure, Result};
 
 /// Finalizer of an owner whose dependents are to be let go.
 pub(crate) const ORPHAN: &str = "orphan";
 /// Finalizer of an owner that waits for its dependents.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+
+/// Longest grace, in seconds, that is added to the time; nobody waits for its end.
+const YEAR: i64 = 31_536_000;
 
 impl Cluster {
     /// Deletes an object, or marks it if something must be done first (finalizers, a pod's grace). Returns what is left
@@ -24,11 +27,7 @@ impl Cluster {
     ///
     /// # Errors
     /// 404, 409, what a webhook refused.
-    pub async fn delete(
-        &self,
-        call: &Call,
-        options: &DeleteOptions,
-    ) -> Result<Option<Arc<Value>>, Failure> {
+    pub async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Option<Arc<Value>>> {
         let kind = &call.kind;
         let key = Self::place(kind, &call.namespace, &call.name);
         for _ in 0..ATTEMPTS {
@@ -38,7 +37,7 @@ impl Cluster {
                 admission::admit(self, stage, call, Some(&live), Value::Null).await?;
             }
             let next = self.marked(kind, &live, options);
-            let left = (!special::done(kind, &next)).then_some(next);
+            let left = (!rules::done(kind, &next)).then_some(next);
             if call.dry_run() {
                 return Ok(left.map(Arc::new));
             }
@@ -58,7 +57,7 @@ impl Cluster {
         &self,
         call: &Call,
         options: &DeleteOptions,
-    ) -> Result<Vec<Arc<Value>>, Failure> {
+    ) -> Result<Vec<Arc<Value>>> {
         let mut deleted = Vec::new();
         for object in self.select(call, None)?.1 {
             let one = Call {
@@ -78,30 +77,27 @@ impl Cluster {
     /// What is stored of an object that is to be deleted.
     fn marked(&self, kind: &Kind, live: &Value, options: &DeleteOptions) -> Value {
         let mut next = live.clone();
-        let mut finalizers = meta::finalizers(live);
+        let mut finalizers = rules::finalizers(live);
         if let Some(propagation) = options.propagation_policy.as_deref() {
             finalizers.retain(|one| ![ORPHAN, FOREGROUND].contains(one));
-            finalizers.extend(match propagation {
-                "Orphan" => Some(ORPHAN),
-                "Foreground" => Some(FOREGROUND),
-                _ => None,
-            });
+            match propagation {
+                "Orphan" => finalizers.push(ORPHAN),
+                "Foreground" => finalizers.push(FOREGROUND),
+                _ => {}
+            }
         }
         let finalizers = (!finalizers.is_empty()).then(|| json!(finalizers));
-        meta::put(&mut next, "/metadata/finalizers", finalizers.as_ref());
-        let grace = special::grace(kind, live, options.grace_period_seconds);
+        rules::put(&mut next, "/metadata/finalizers", finalizers.as_ref());
+        let grace = rules::grace(kind, live, options.grace_period_seconds);
         let known = live["metadata"]["deletionGracePeriodSeconds"].as_i64();
         if deleting(live) && known.is_some_and(|known| grace >= known) {
             return next;
         }
-        let end = self
-            .clock
-            .now()
-            .checked_add(SignedDuration::from_secs(grace));
-        next["metadata"]["deletionTimestamp"] = meta::time(end.unwrap_or(Timestamp::MAX));
+        let end = self.clock.now() + SignedDuration::from_secs(grace.min(YEAR));
+        next["metadata"]["deletionTimestamp"] = rules::time(end);
         next["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         if kind.generation && !deleting(live) {
-            meta::bump(&mut next);
+            rules::bump(&mut next);
         }
         if kind.resource() == "namespaces" {
             next["status"]["phase"] = "Terminating".into();
@@ -111,20 +107,17 @@ impl Cluster {
 }
 
 /// Whether an object is the one that is meant.
-fn check(kind: &Kind, live: &Value, options: &DeleteOptions) -> Result<(), Failure> {
+fn check(kind: &Kind, live: &Value, options: &DeleteOptions) -> Result<()> {
     let wanted = options.preconditions.clone().unwrap_or_default();
-    for (what, wanted, there) in [
+    let revision = text(live, "resourceVersion");
+    let wanted = [
         ("UID", wanted.uid, uid(live)),
-        (
-            "ResourceVersion",
-            wanted.resource_version,
-            text(live, "resourceVersion"),
-        ),
-    ] {
+        ("ResourceVersion", wanted.resource_version, revision),
+    ];
+    for (what, wanted, there) in wanted {
         if let Some(wanted) = wanted.filter(|wanted| wanted != there) {
-            let why = format!(
-                "the {what} in the precondition ({wanted}) does not match the {what} in record ({there})"
-            );
+            let why = format!("the {what} in the precondition ({wanted}) does not match");
+            let why = format!("{why} the {what} in record ({there})");
             // Kubernetes names the kind here, not the resource.
             return Err(Failure::conflict(&kind.group, &kind.kind, name(live), &why));
         }

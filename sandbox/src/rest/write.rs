@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{ATTEMPTS, Call, MODIFIED, meta, special};
+use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{Stage, admit};
 use crate::apply::{self, Writer};
 use crate::auth::rbac;
@@ -13,7 +13,7 @@ use crate::object::{deleting, meta as text, metadata_mut, name as name_of, uid};
 use crate::patch;
 use crate::request::Attributes;
 use crate::schema::{self, Structural};
-use crate::status::{Cause, Failure, qualified};
+use crate::status::{Cause, Failure, Result, qualified};
 use crate::store::{Key, Raced};
 
 /// What the body of a write is.
@@ -42,20 +42,16 @@ impl Cluster {
     ///
     /// # Errors
     /// Whatever makes it unacceptable.
-    pub async fn write(
-        &self,
-        call: &Call,
-        change: Change,
-        body: &Value,
-    ) -> Result<Written, Failure> {
+    pub async fn write(&self, call: &Call, change: Change, body: &Value) -> Result<Written> {
         for _ in 0..ATTEMPTS {
             let found = self.get(&call.kind, &call.namespace, &call.name).ok();
             let live = found.filter(|_| change != Change::Create);
+            let live = live.as_deref();
             let attempt = Attempt {
                 cluster: self,
                 call,
                 change,
-                live: live.as_deref(),
+                live,
             };
             if let Some(written) = attempt.write(body).await? {
                 return Ok(written);
@@ -75,24 +71,24 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Writes; `None` if somebody else was faster.
-    async fn write(&self, body: &Value) -> Result<Option<Written>, Failure> {
+    async fn write(&self, body: &Value) -> Result<Option<Written>> {
         let (cluster, call, live) = (self.cluster, self.call, self.live);
         let (kind, store) = (&*call.kind, &cluster.store);
         let (wanted, mut warnings) = self.wanted(body)?;
         self.check_conditions(&wanted)?;
-        let object = self.fill_in(wanted)?;
+        let object = self.fill_in(wanted);
         let asked = name_of(&object).to_owned();
         let (mut object, more) = admit(cluster, Stage::Mutating, call, live, object).await?;
         warnings.extend(more);
         if let Some(live) = live {
-            object = meta::carry(call, live, &object);
+            object = rules::carry(call, live, &object);
         }
-        meta::complete(kind, live, &mut object)?;
+        rules::complete(kind, live, &mut object)?;
         let structural = Structural::of(kind);
         structural.prune(&mut object); // a webhook may have added what the kind does not have
         structural.default(&mut object);
-        meta::fail(kind, &object, &structural.validate(&object, live))?;
-        special::check(cluster, call, &object, live)?;
+        rules::fail(kind, &object, &structural.validate(&object, live))?;
+        rules::check(cluster, call, &object, live)?;
         let (object, more) = admit(cluster, Stage::Validating, call, live, object).await?;
         warnings.extend(more);
         let name = name_of(&object).to_owned();
@@ -101,22 +97,19 @@ impl Attempt<'_> {
             None if call.dry_run() && store.get(&key).is_some() => Err(Raced),
             _ if call.dry_run() => Ok(Arc::new(object)),
             // A finalizer that was waited for may have been the last.
-            Some(_) if special::done(kind, &object) => {
+            Some(_) if rules::done(kind, &object) => {
                 store.write(&key, live, None).map(|_| Arc::new(object))
             }
             _ => store.write(&key, live, Some(object)),
         };
+        let code = if live.is_none() { 201 } else { 200 };
         match stored {
-            Ok(object) => Ok(Some((
-                if live.is_none() { 201 } else { 200 },
-                object,
-                warnings,
-            ))),
+            Ok(object) => Ok(Some((code, object, warnings))),
             // A name that was made up is made up again.
             Err(Raced) if self.change == Change::Create && name == asked => {
-                let mut failure = Failure::conflict(&kind.group, &kind.plural, &name, "");
                 let what = qualified(&kind.group, &kind.plural);
-                failure.message = format!("{what} {name:?} already exists");
+                let failure = Failure::new(409, format!("{what} {name:?} already exists"));
+                let mut failure = failure.about(&kind.group, &kind.plural, &name);
                 failure.reason = "AlreadyExists".into();
                 Err(failure)
             }
@@ -125,43 +118,42 @@ impl Attempt<'_> {
     }
 
     /// What the object is to be if nobody objects, and warnings. Its `resourceVersion` is what the client insists on.
-    fn wanted(&self, body: &Value) -> Result<(Value, Vec<String>), Failure> {
+    fn wanted(&self, body: &Value) -> Result<(Value, Vec<String>)> {
         let (call, kind) = (self.call, &self.call.kind);
+        let (group, plural, name) = (&kind.group, &kind.plural, &call.name);
         let next = match (self.change, self.live) {
             (Change::Json, Some(live)) => patch::json(live, body)?,
             (Change::Merge, Some(live)) => patch::merge(live, body),
             (Change::Strategic, Some(live)) => patch::strategic(kind, live, body)?,
             (Change::Apply, None) if call.subresource.is_empty() => {
-                let (group, plural) = (&kind.group, &kind.plural);
-                let create =
-                    Attributes::about("create", group, &call.namespace, plural, &call.name);
+                let create = Attributes::about("create", group, &call.namespace, plural, name);
                 rbac::require(self.cluster, &call.who, &create)?;
                 body.clone()
             }
             (Change::Create, _) | (_, Some(_)) => body.clone(),
-            _ => return Err(Failure::not_found(&kind.group, &kind.plural, &call.name)),
+            _ => return Err(Failure::not_found(group, plural, name)),
         };
-        let (next, warnings) = self.known_fields(self.accept(next)?)?;
-        if self.change != Change::Apply {
-            return Ok((next, warnings));
+        let mut next = self.accept(next)?;
+        let warnings = self.known_fields(&mut next)?;
+        if self.change == Change::Apply {
+            if !next["metadata"]["managedFields"].is_null() {
+                return Err(Failure::bad_request("metadata.managedFields must be nil"));
+            }
+            let force = call.query.flag("force");
+            next = apply::apply(self.live, &next, kind, self.writer(), force)?;
         }
-        if !next["metadata"]["managedFields"].is_null() {
-            return Err(Failure::bad_request("metadata.managedFields must be nil"));
-        }
-        let force = call.query.flag("force");
-        let next = apply::apply(self.live, &next, kind, self.writer(), force)?;
         Ok((next, warnings))
     }
 
     /// An object as it came, if it is what its path says it is.
-    fn accept(&self, mut object: Value) -> Result<Value, Failure> {
+    fn accept(&self, mut object: Value) -> Result<Value> {
         let (call, kind) = (self.call, &self.call.kind);
         if !object.is_object() {
             return Err(Failure::bad_request(format!("it is no {}", kind.kind)));
         }
         metadata_mut(&mut object);
         if !kind.namespaced {
-            meta::put(&mut object, "/metadata/namespace", None);
+            rules::put(&mut object, "/metadata/namespace", None);
         }
         let must_say = kind.custom() || self.change == Change::Apply;
         for (at, wanted, must_say) in [
@@ -173,32 +165,29 @@ impl Attempt<'_> {
             if wanted.is_empty() {
                 continue;
             }
-            let said = object
-                .pointer(at)
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let said = object.pointer(at).and_then(Value::as_str);
+            let said = said.unwrap_or_default();
             if said != wanted && (must_say || !said.is_empty()) {
                 let field = at.rsplit('/').next().unwrap_or_default();
                 let why = format!("the {field} of the object ({said}) does not match");
-                return Err(Failure::bad_request(format!(
-                    "{why} the {field} on the URL ({wanted})"
-                )));
+                let why = format!("{why} the {field} on the URL ({wanted})");
+                return Err(Failure::bad_request(why));
             }
-            meta::put(&mut object, at, Some(&wanted.as_str().into()));
+            rules::put(&mut object, at, Some(&wanted.as_str().into()));
         }
         Ok(object)
     }
 
-    /// The object without the fields its kind does not have, and warnings about them; refuses them if the write is
-    /// strict, and values of another type than a built-in kind's fields have.
-    fn known_fields(&self, mut object: Value) -> Result<(Value, Vec<String>), Failure> {
-        let unknown = schema::decode(&self.call.kind, &mut object)?.into_iter();
+    /// Takes out the fields the kind does not have, and returns warnings about them; refuses them if the write is strict,
+    /// and values of another type than a built-in kind's fields have.
+    fn known_fields(&self, object: &mut Value) -> Result<Vec<String>> {
+        let unknown = schema::decode(&self.call.kind, object)?.into_iter();
         let warnings = unknown.map(|field| format!("unknown field {field:?}"));
         let warnings: Vec<String> = warnings.collect();
         match self.call.query.get("fieldValidation") {
-            "Ignore" => return Ok((object, Vec::new())),
+            "Ignore" => return Ok(Vec::new()),
             "Strict" if !warnings.is_empty() => {}
-            _ => return Ok((object, warnings)),
+            _ => return Ok(warnings),
         }
         let why = format!("strict decoding error: {}", warnings.join(", "));
         Err(match self.change {
@@ -208,7 +197,7 @@ impl Attempt<'_> {
     }
 
     /// What the client insists on: a UID, a revision, a namespace that is there and not about to go.
-    fn check_conditions(&self, wanted: &Value) -> Result<(), Failure> {
+    fn check_conditions(&self, wanted: &Value) -> Result<()> {
         let (said, expected) = (uid(wanted), text(wanted, "resourceVersion"));
         let there = self.live.map_or("", |live| uid(live));
         match self.live {
@@ -222,7 +211,7 @@ impl Attempt<'_> {
             Some(_) if expected.is_empty() && self.call.kind.custom() => {
                 let why = "Invalid value: 0x0: must be specified for an update";
                 let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", why);
-                meta::fail(&self.call.kind, wanted, &[cause])
+                rules::fail(&self.call.kind, wanted, &[cause])
             }
             _ if !said.is_empty() && said != there => {
                 let why = format!("UID in precondition: {said}, UID in object meta: {there}");
@@ -235,15 +224,13 @@ impl Attempt<'_> {
         }
     }
 
-    fn check_namespace(&self, wanted: &Value) -> Result<(), Failure> {
+    fn check_namespace(&self, wanted: &Value) -> Result<()> {
         let (kind, namespace) = (&self.call.kind, self.call.namespace.as_str());
         if !kind.namespaced {
             return Ok(());
         }
-        let found = self
-            .cluster
-            .store
-            .get(&Key::new("namespaces", "", namespace));
+        let place = Key::new("namespaces", "", namespace);
+        let found = self.cluster.store.get(&place);
         let found = found.ok_or_else(|| Failure::not_found("", "namespaces", namespace))?;
         if !deleting(&found) {
             return Ok(());
@@ -258,23 +245,22 @@ impl Attempt<'_> {
     }
 
     /// What the API server adds of itself.
-    fn fill_in(&self, mut object: Value) -> Result<Value, Failure> {
+    fn fill_in(&self, mut object: Value) -> Value {
         let kind = &self.call.kind;
         if let Some(live) = self.live {
-            object = meta::carry(self.call, live, &object);
+            object = rules::carry(self.call, live, &object);
         } else {
             if kind.status {
-                meta::put(&mut object, "/status", None);
+                rules::put(&mut object, "/status", None);
             }
             self.cluster.stamp(kind, &mut object);
-            special::begin(self.cluster, self.call, &mut object)?;
         }
-        special::fill_in(kind, &mut object);
+        rules::fill_in(kind, &mut object);
         Structural::of(kind).default(&mut object);
         if self.change != Change::Apply {
             apply::record(self.live, &mut object, kind, self.writer());
         }
-        Ok(object)
+        object
     }
 
     fn writer(&self) -> Writer<'_> {

@@ -1,82 +1,57 @@
 //! The way of one request: who asks, may they, what goes wrong by order, then the answer; all of it audited.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use serde_json::json;
+use http::header::RETRY_AFTER;
+use http::{Method, Response};
+use serde_json::{Value, json};
 
-use super::audit::Entry;
-use super::body::TEXT;
-use super::{Body, Peer, body, resource};
+use super::body::{self, JSON, TEXT, typed};
+use super::{Asked, Body, Peer, audit, resource};
 use crate::auth::authenticate::{credential, impersonated};
 use crate::auth::rbac;
 use crate::cluster::Cluster;
 use crate::faults::{Answer, Faults, Order};
-use crate::request::{Attributes, Query, attributes};
-use crate::status::Failure;
+use crate::request::{Attributes, attributes};
+use crate::status::{Failure, Result};
 use crate::{discovery, openapi};
 
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
 /// Answers a request.
-pub(super) async fn answer(
-    cluster: &Arc<Cluster>,
-    mut request: Request<Incoming>,
-    peer: &Peer,
-) -> Response<Body> {
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    let asked = attributes(request.method(), request.uri().path(), &query);
-    let id = uuid::Uuid::new_v4().to_string();
-    let entry = Arc::new(Entry::new(cluster, &id, &asked, &request, peer));
-    request.extensions_mut().insert(Arc::clone(&entry));
-    let mut status = json!({});
-    let answered = serve(cluster, request, peer, &asked, query, &entry).await;
+pub(super) async fn answer(cluster: Arc<Cluster>, request: Asked, peer: Peer) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let asked = attributes(request.method(), request.uri().path(), query);
+    let mut event = audit::begin(&cluster, &asked, &request, &peer);
+    let answered = serve(&cluster, request, &peer, &asked, &mut event).await;
     let mut response = answered.unwrap_or_else(|failure| {
-        status = failure.body();
-        let mut response = body::answer(failure.code, &status, &[]);
+        event["responseStatus"] = failure.body();
+        let mut response = body::answer(failure.code, &event["responseStatus"], &[]);
         if let Some(seconds) = failure.details["retryAfterSeconds"].as_u64() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     });
-    status["code"] = response.status().as_u16().into();
-    entry.set("responseStatus", status);
-    if let Ok(id) = id.parse() {
-        response.headers_mut().insert(AUDIT_ID, id);
-    }
-    // Who serves a stream keeps the entry with the request; a body that goes on keeps it itself.
-    let stream = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if stream || asked.verb == "watch" || asked.subresource == "log" {
-        entry.log("ResponseStarted");
-        let keep = move |frame| (frame, &entry).0;
-        return response.map(|body| {
-            if stream {
-                body
-            } else {
-                body.map_frame(keep).boxed()
-            }
-        });
-    }
+    event["responseStatus"]["code"] = response.status().as_u16().into();
+    let id = event["auditID"].as_str().and_then(|id| id.parse().ok());
+    id.map(|id| response.headers_mut().insert("audit-id", id));
+    audit::end(&cluster, event);
     response
 }
 
 async fn serve(
     cluster: &Arc<Cluster>,
-    mut request: Request<Incoming>,
+    mut request: Asked,
     peer: &Peer,
     asked: &Attributes,
-    query: Query,
-    entry: &Entry,
-) -> Result<Response<Body>, Failure> {
-    let mut who = credential(cluster, peer.certificate.as_deref(), request.headers_mut())?;
+    event: &mut Value,
+) -> Result<Response<Body>> {
+    let certificate = peer.certificate.as_deref();
+    let mut who = credential(cluster, certificate, request.headers_mut())?;
     let acts_as = impersonated(cluster, &who, request.headers())?;
-    entry.set("user", json!(who));
+    event["user"] = json!(who);
     if let Some(acts_as) = acts_as {
-        entry.set("impersonatedUser", json!(acts_as));
+        event["impersonatedUser"] = json!(acts_as);
         who = acts_as;
     }
     rbac::require(cluster, &who, asked)?;
@@ -103,53 +78,42 @@ async fn serve(
             cluster.stop.run_until_cancelled(late).await;
         }
         Some(Answer::Reset) => {
-            entry.forget();
             peer.reset.cancel();
-            return std::future::pending().await; // the connection is about to be dropped, and this with it
+            return pending().await; // the connection is about to be dropped, and this with it
         }
     }
-    resource::answer(cluster, who, asked, query, request).await
+    resource::answer(cluster, who, asked, request).await
 }
 
 /// Everything that is no resource.
-async fn other(
-    cluster: &Arc<Cluster>,
-    asked: &Attributes,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Failure> {
+async fn other(cluster: &Cluster, asked: &Attributes, request: Asked) -> Result<Response<Body>> {
     let path = asked.path.trim_end_matches('/');
-    let found = match (request.method(), path) {
-        (_, "/sandbox/faults") => return faults(cluster, request).await,
-        (&Method::GET | &Method::HEAD, "/healthz" | "/livez" | "/readyz") => {
-            return Ok(body::typed(200, TEXT, "ok".to_owned()));
-        }
-        (&Method::GET | &Method::HEAD, path) => match path.strip_prefix("/openapi/") {
-            Some(path) => {
-                body::form(request.headers())?;
-                let document = openapi::document(&cluster.kinds.all(), cluster.release, path);
-                document.map(|document| (body::JSON, document))
+    if path == "/sandbox/faults" {
+        match *request.method() {
+            Method::GET => {}
+            Method::DELETE => drop(cluster.faults.send_replace(Faults::default())),
+            _ => {
+                let order = body::read(request.into_body()).await?;
+                let order = serde_json::from_slice::<Order>(&order);
+                let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
+                order.place(cluster);
             }
-            None => discovery::document(cluster, path, request.headers()),
-        },
-        _ => None,
+        }
+        return Ok(body::answer(200, &json!(*cluster.faults.borrow()), &[]));
+    }
+    let found = if !matches!(&*asked.verb, "get" | "head") {
+        None
+    } else if matches!(path, "/healthz" | "/livez" | "/readyz") {
+        return Ok(typed(200, TEXT, "ok".to_owned()));
+    } else if let Some(path) = path.strip_prefix("/openapi/") {
+        body::form(request.headers())?;
+        let document = openapi::document(&cluster.kinds.all(), cluster.release, path);
+        document.map(|document| (JSON, document))
+    } else {
+        discovery::document(cluster, path, request.headers())
     };
     Ok(match found {
-        Some((media, document)) => body::typed(200, media, document.to_string()),
-        None => body::typed(404, TEXT, "404 page not found\n".to_owned()),
+        Some((media, document)) => typed(200, media, document.to_string()),
+        None => typed(404, TEXT, "404 page not found\n".to_owned()),
     })
-}
-
-/// The admin route for faults.
-async fn faults(cluster: &Cluster, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-    match *request.method() {
-        Method::GET => {}
-        Method::POST => {
-            let order = serde_json::from_slice::<Order>(&body::read(request.into_body()).await?);
-            let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
-            order.place(cluster);
-        }
-        Method::DELETE => drop(cluster.faults.send_replace(Faults::default())),
-        _ => return Err(resource::no_such_method()),
-    }
-    Ok(body::answer(200, &json!(*cluster.faults.borrow()), &[]))
 }

@@ -4,13 +4,13 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::{Body, protobuf};
-use crate::status::Failure;
+use super::{Asked, Body, protobuf};
+use crate::status::{Failure, Result};
 
 /// What is said in prose.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
@@ -39,84 +39,67 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     value.unwrap_or_default()
 }
 
-/// The first offer in `Accept` that `known` makes something of, from its parameters `as`, `g` and `v`. Nobody needs
-/// protobuf alone: clients offer JSON with it.
-pub(crate) fn choose<T>(
-    headers: &HeaderMap,
-    known: impl Fn(&str, &str, &str) -> Option<T>,
-) -> Option<T> {
+/// The first offer in `Accept` that `known` makes something of, from its parameters `as` and `v`. Nobody needs protobuf
+/// alone: clients offer JSON with it.
+pub(crate) fn choose<T, F>(headers: &HeaderMap, known: F) -> Option<T>
+where
+    F: Fn(Option<&str>, &str) -> Option<T>,
+{
     let offers = headers.get_all(ACCEPT).iter();
-    let mut offers: Vec<&str> = offers.filter_map(|line| line.to_str().ok()).collect();
-    if offers.is_empty() {
-        offers.push("*/*");
-    }
-    offers
-        .iter()
-        .flat_map(|line| line.split(','))
-        .find_map(|offer| {
-            let mut parts = offer.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let part = |name: &str| {
-                let mut parts = parts.clone().filter_map(|part| part.split_once('='));
-                parts
-                    .find(|(key, _)| *key == name)
-                    .map_or("", |(_, value)| value)
-            };
-            let ours = [JSON, "application/*", "*/*"].contains(&media);
-            ours.then(|| known(part("as"), part("g"), part("v")))?
-        })
+    let offers: Vec<&str> = offers.filter_map(|line| line.to_str().ok()).collect();
+    let offers = offers.join(",");
+    let offers = if offers.is_empty() { "*/*" } else { &offers };
+    offers.split(',').find_map(|offer| {
+        let parts: Vec<&str> = offer.split(';').map(str::trim).collect();
+        let part = |name| parts.iter().find_map(|part| part.strip_prefix(name));
+        let ours = [JSON, "application/*", "*/*"].contains(&parts[0]);
+        ours.then(|| known(part("as="), part("v=").unwrap_or_default()))?
+    })
 }
 
 /// The form of an answer about objects.
-pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
-    let form = choose(headers, |form, group, version| {
-        match (form, group, version) {
-            ("", ..) => Some(Form::Plain),
-            ("Table", "meta.k8s.io", "v1") => Some(Form::Table),
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-                Some(Form::Partial)
-            }
-            _ => None,
-        }
+pub(super) fn form(headers: &HeaderMap) -> Result<Form> {
+    let form = choose(headers, |form, version| match form {
+        None => Some(Form::Plain),
+        Some("Table") if version == "v1" => Some(Form::Table),
+        Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Partial),
+        _ => None,
     });
     let why = "only the following media types are accepted: application/json";
     form.ok_or_else(|| Failure::new(406, why))
 }
 
 /// A request's body.
-pub(super) async fn read(body: Incoming) -> Result<Bytes, Failure> {
+pub(super) async fn read(body: Incoming) -> Result<Bytes> {
     let why = format!("no whole body of at most {MAX_BODY} bytes");
     let body = Limited::new(body, MAX_BODY).collect().await;
-    let body = body.map_err(|_| Failure::new(413, why))?;
-    Ok(body.to_bytes())
+    Ok(body.map_err(|_| Failure::new(413, why))?.to_bytes())
 }
 
 /// `Content-Type` without parameters; JSON if absent.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
-    let value = text(headers, &CONTENT_TYPE).split(';').next();
-    match value.unwrap_or_default().trim() {
+    let media = text(headers, &CONTENT_TYPE).split(';').next();
+    match media.unwrap_or_default().trim() {
         "" | "*/*" => JSON,
         media => media,
     }
 }
 
 /// An object or a patch in JSON, YAML or, if its kind is understood, protobuf; `{}` for no body at all.
-pub(super) async fn object(request: Request<Incoming>) -> Result<Value, Failure> {
+pub(super) async fn object(request: Asked) -> Result<Value> {
     let (parts, incoming) = request.into_parts();
     let body = &*read(incoming).await?;
-    let why =
-        |error: &dyn Display| Failure::bad_request(format!("the body does not parse: {error}"));
     match media_type(&parts.headers) {
         _ if body.is_empty() => Ok(json!({})),
         "application/vnd.kubernetes.protobuf" => protobuf::object(body).ok_or_else(unsupported),
-        "application/yaml" | "application/apply-patch+yaml" => {
-            serde_saphyr::from_slice(body).map_err(|error| why(&error))
-        }
-        media if media == JSON || media.ends_with("+json") => {
-            serde_json::from_slice(body).map_err(|error| why(&error))
-        }
+        media if media.ends_with("yaml") => serde_saphyr::from_slice(body).map_err(wrong),
+        media if media.ends_with("json") => serde_json::from_slice(body).map_err(wrong),
         _ => Err(unsupported()),
     }
+}
+
+fn wrong(why: impl Display) -> Failure {
+    Failure::bad_request(format!("the body does not parse: {why}"))
 }
 
 /// 415
@@ -129,13 +112,10 @@ pub(super) fn unsupported() -> Failure {
 pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<Body> {
     let mut response = typed(code, JSON, format!("{body}\n"));
     for warning in warnings.iter().take(MAX_WARNINGS) {
-        let warning: String = warning
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(MAX_WARNING)
-            .collect();
-        let warning = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{warning}\"").as_bytes()) {
+        let text = warning.chars().filter(|c| !c.is_control());
+        // Quoted as in JSON, which is quoted as a header is.
+        let text = json!(text.take(MAX_WARNING).collect::<String>());
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - {text}").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
     }
@@ -145,7 +125,7 @@ pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<B
 /// An answer of another type.
 pub(crate) fn typed(code: u16, media: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Full::from(text).boxed());
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

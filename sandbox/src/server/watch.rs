@@ -1,7 +1,6 @@
 //! Watches: what happens to what is selected, as it happens.
 
 use std::convert::Infallible;
-use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use futures_util::StreamExt as _;
 use http::Response;
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
-use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, sleep};
 
@@ -19,18 +17,17 @@ use super::body::{self, Form};
 use super::resource::View;
 use crate::faults::WatchFault;
 use crate::kinds::Kind;
-use crate::rest::too_large;
 use crate::selector::Selector;
-use crate::status::{Cause, Failure};
+use crate::status::{Failure, Result};
 use crate::store::Event;
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_mins(1);
-/// A watch that says no limit ends after this many seconds, and up to twice as many, as in Kubernetes.
+/// A watch that says no limit ends after this many seconds; Kubernetes waits up to twice as long.
 const USUAL_LIMIT: u64 = 1800;
 
 /// Answers a watch.
-pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
+pub(super) fn answer(view: View) -> Result<Response<Body>> {
     let (cluster, call) = (Arc::clone(&view.cluster), &view.call);
     let (query, selector) = (&call.query, call.selector()?);
     let mut faults = cluster.faults.subscribe();
@@ -38,30 +35,19 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
         let why = "the server is currently unable to handle the request";
         return Err(Failure::new(503, why));
     }
-    let minor = cluster.release.minor();
-    let mut streams = query.flag("sendInitialEvents");
-    if streams && (27..32).contains(&minor) {
-        let why = "Forbidden: sendInitialEvents needs the feature gate WatchList";
-        let cause = Cause::new("FieldValueForbidden", "sendInitialEvents", why);
-        return Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &[cause]));
-    }
-    streams &= minor >= 32;
+    let streams = query.flag("sendInitialEvents") && cluster.release.minor() >= 32;
     let asked = query.number("resourceVersion")?.unwrap_or(0);
     let (mut revision, mut initial) = (asked, Vec::new());
     if streams || asked == 0 {
         (revision, initial) = cluster.select(call, None)?;
     }
-    if asked > revision {
-        return Err(too_large(asked, revision));
-    }
+    cluster.check_reached(asked)?;
     let limit = query.number("timeoutSeconds")?.filter(|limit| *limit > 0);
-    let limit = limit.unwrap_or_else(|| rand::rng().random_range(USUAL_LIMIT..2 * USUAL_LIMIT));
+    let limit = Duration::from_secs(limit.unwrap_or(USUAL_LIMIT));
     let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let mut watch = cluster
-        .store
-        .watch(&call.kind.resource(), namespace, revision);
+    let resource = call.kind.resource();
+    let mut watch = cluster.store.watch(&resource, namespace, revision);
     let bookmarks = query.flag("allowWatchBookmarks");
-    let form = view.form;
     let events = stream! {
         for object in initial {
             yield ("ADDED", view.one(&object));
@@ -83,7 +69,8 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
                 _ = faults.changed() => {}
                 event = watch.next(), if flows => {
                     let Some(event) = event else {
-                        yield ("ERROR", too_old(watch.seen()));
+                        let why = format!("too old resource version: {}; list again", watch.seen());
+                        yield ("ERROR", Failure::new(410, why).body());
                         return;
                     };
                     if let Some((what, object)) = seen(&selector, &view.call.kind, event) {
@@ -96,16 +83,11 @@ pub(super) fn answer(view: View) -> Result<Response<Body>, Failure> {
             }
         }
     };
-    let mut headed = false;
-    let lines = events.map(move |(what, mut object)| {
-        // A Table tells its columns once.
-        if form == Form::Table && replace(&mut headed, true) {
-            object["columnDefinitions"] = Value::Null;
-        }
+    let lines = events.map(|(what, object)| {
         let line = format!("{}\n", json!({"type": what, "object": object}));
         Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
     });
-    let (stop, limit) = (cluster.stop.clone(), sleep(Duration::from_secs(limit)));
+    let (stop, limit) = (cluster.stop.clone(), sleep(limit));
     let lines = lines.take_until(async move { stop.run_until_cancelled(limit).await });
     let response = body::typed(200, body::JSON, String::new());
     Ok(response.map(|_| Body::new(StreamBody::new(lines))))
@@ -119,11 +101,6 @@ fn bookmark(view: &View, revision: u64) -> Value {
     }
     let (kind, version) = (&view.call.kind.kind, view.call.kind.api_version());
     view.one(&json!({"kind": kind, "apiVersion": version, "metadata": metadata}).into())
-}
-
-fn too_old(asked: u64) -> Value {
-    let why = format!("too old resource version: {asked}; list again");
-    Failure::new(410, why).body()
 }
 
 /// What an event is to a watch of a selection.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_sandbox::auth::Identity;
-use drawbridge_sandbox::rest::{Call, Change};
 use drawbridge_sandbox::store::Key;
-use drawbridge_sandbox::{Cluster, Options, Release, Sandbox};
+use drawbridge_sandbox::{Call, Change, Cluster, Options, Release, Sandbox};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;

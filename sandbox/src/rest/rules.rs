@@ -1,13 +1,17 @@
-//! `metadata`: what the API server fills in, and what nobody may change. Pure.
+//! What the API server fills in and what nobody may change: of every object, and of those of one kind.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use super::Call;
+use crate::auth::rbac;
+use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, meta, metadata_mut};
-use crate::status::{Cause, Failure};
+use crate::status::{Cause, Failure, Result};
 
 /// What random names are made of: no vowels, so that no words come out.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -19,17 +23,19 @@ const OURS: &str =
 
 /// A time as objects have it: whole seconds.
 pub(super) fn time(now: Timestamp) -> Value {
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into()
+    format!("{now:.0}").into()
 }
 
 /// Fills in what a new object gets.
 pub(super) fn begin(kind: &Kind, object: &mut Value, now: Timestamp) {
-    let generation = kind.generation.then_some(1);
-    let uid = uuid::Uuid::new_v4().to_string();
-    let ours = json!({"uid": uid, "creationTimestamp": time(now), "generation": generation});
     metadata_mut(object);
     for field in OURS.split(' ') {
-        put(object, &format!("/metadata/{field}"), ours.get(field));
+        put(object, &format!("/metadata/{field}"), None);
+    }
+    object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+    object["metadata"]["creationTimestamp"] = time(now);
+    if kind.generation {
+        bump(object);
     }
 }
 
@@ -69,11 +75,7 @@ pub(super) fn put(object: &mut Value, path: &str, value: Option<&Value>) {
 }
 
 /// Gives the object a name and counts its generation; refuses what may not be done to metadata.
-pub(super) fn complete(
-    kind: &Kind,
-    live: Option<&Value>,
-    object: &mut Value,
-) -> Result<(), Failure> {
+pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) -> Result<()> {
     let base = meta(object, "generateName");
     if meta(object, "name").is_empty() {
         if base.is_empty() {
@@ -125,10 +127,99 @@ pub(super) fn finalizers(object: &Value) -> Vec<&str> {
 }
 
 /// 422 if there is any cause for it.
-pub(super) fn fail(kind: &Kind, object: &Value, causes: &[Cause]) -> Result<(), Failure> {
+pub(super) fn fail(kind: &Kind, object: &Value, causes: &[Cause]) -> Result<()> {
     if causes.is_empty() {
         return Ok(());
     }
     let name = meta(object, "name");
     Err(Failure::invalid(&kind.group, &kind.kind, name, causes))
+}
+
+/// Fields of a pod's spec that may change, beside the images of its containers.
+const CHANGEABLE: &str = "activeDeadlineSeconds terminationGracePeriodSeconds tolerations";
+
+/// Fills in what every written object of this kind gets.
+pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
+    match kind.resource().as_str() {
+        "secrets" => {
+            let texts = object["stringData"].take();
+            for (key, value) in texts.as_object().into_iter().flatten() {
+                let data = BASE64_STANDARD.encode(value.as_str().unwrap_or_default());
+                json_patch::merge(object, &json!({"data": {key: data}}));
+            }
+            put(object, "/stringData", None);
+        }
+        "namespaces" if !meta(object, "name").is_empty() => {
+            let name = json!({"kubernetes.io/metadata.name": meta(object, "name")});
+            json_patch::merge(object, &json!({"metadata": {"labels": name}}));
+        }
+        _ => {}
+    }
+}
+
+/// What Kubernetes refuses for this kind beyond what its schema says.
+pub(super) fn check(
+    cluster: &Cluster,
+    call: &Call,
+    object: &Value,
+    live: Option<&Value>,
+) -> Result<()> {
+    let causes = match (call.kind.resource().as_str(), live) {
+        ("pods", Some(live)) if frozen(call, live) != frozen(call, object) => {
+            let why =
+                "Forbidden: pod updates may not change fields other than images of containers";
+            let why = format!("{why}, {CHANGEABLE}");
+            vec![Cause::new("FieldValueForbidden", "spec", why)]
+        }
+        ("customresourcedefinitions.apiextensions.k8s.io", _) => {
+            let kinds = crate::schema::kinds_of(object, cluster.release);
+            kinds.err().unwrap_or_default()
+        }
+        _ if call.kind.group == rbac::GROUP => {
+            rbac::check_escalation(cluster, &call.who, object)?;
+            vec![]
+        }
+        _ => vec![],
+    };
+    fail(&call.kind, object, &causes)
+}
+
+/// The part of a pod's spec that may not change.
+fn frozen(call: &Call, pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    for field in CHANGEABLE.split(' ') {
+        put(&mut pod, &format!("/spec/{field}"), None);
+    }
+    if call.subresource == "ephemeralcontainers" {
+        put(&mut pod, "/spec/ephemeralContainers", None);
+    }
+    for list in ["containers", "initContainers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            put(container, "/image", None);
+        }
+    }
+    pod["spec"].take()
+}
+
+/// Seconds a deleted object has to end: only a pod whose processes run has anything to end.
+pub(super) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
+    let over = matches!(
+        object["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    if over || kind.resource() != "pods" {
+        return 0;
+    }
+    let usual = &object["spec"]["terminationGracePeriodSeconds"];
+    let grace = asked.or(usual.as_i64()).unwrap_or(0);
+    // Below 0 means at once, as it does in Kubernetes.
+    if grace < 0 { 1 } else { grace }
+}
+
+/// Whether a deleted object has nothing left to wait for: no grace, no finalizer.
+pub(super) fn done(kind: &Kind, object: &Value) -> bool {
+    let spec = object["spec"]["finalizers"].as_array();
+    let held = kind.resource() == "namespaces" && spec.is_some_and(|list| !list.is_empty());
+    let waits = held || !finalizers(object).is_empty();
+    deleting(object) && object["metadata"]["deletionGracePeriodSeconds"] == 0 && !waits
 }
