@@ -1,5 +1,6 @@
 //! What the parts of the sandbox share, and the handle of a running one.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use crate::faults::Faults;
 use crate::kinds::Kinds;
 use crate::pki::Pki;
 use crate::release::Release;
-use crate::server::Audit;
 use crate::store::Store;
 use crate::{controllers, object, pods, server};
 
@@ -57,7 +57,7 @@ pub struct Cluster {
     /// Every task.
     pub tasks: TaskTracker,
     /// What was asked, by whom.
-    pub audit: Audit,
+    pub audit: File,
 }
 
 /// Serves the part of the Kubernetes API that Drawbridge uses, with pods as local processes. For trying and testing: it
@@ -102,6 +102,11 @@ impl Sandbox {
         let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
         let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
         let dir = made.with_context(|| format!("failed to make {}", dir.display()))?;
+        let audit = File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join("audit.log"));
+        let audit = audit.context("failed to open the audit log")?;
         let cluster = Arc::new(Cluster {
             store: Arc::default(),
             kinds: Kinds::builtin(options.release),
@@ -113,7 +118,7 @@ impl Sandbox {
             pods: pods::Pods::default(),
             address: api.local_addr()?,
             kubelet: kubelet.local_addr()?,
-            audit: Audit::new(&dir)?,
+            audit,
             dir,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

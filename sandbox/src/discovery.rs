@@ -87,37 +87,23 @@ fn group(kinds: &[Arc<Kind>], name: &str) -> Value {
     json!({"metadata": {"name": name}, "versions": versions})
 }
 
-/// Subresources that are not of the kind they belong to: their name, group and kind, and verbs.
-const OTHERS: [(&str, Option<&str>, &str, &[&str]); 5] = [
-    ("attach", None, "PodAttachOptions", &["create", "get"]),
-    ("exec", None, "PodExecOptions", &["create", "get"]),
-    ("log", None, "Pod", &["get"]),
-    (
-        "portforward",
-        None,
-        "PodPortForwardOptions",
-        &["create", "get"],
-    ),
-    (
-        "token",
-        Some("authentication.k8s.io"),
-        "TokenRequest",
-        &["create"],
-    ),
-];
-
 fn resource(kind: &Kind) -> Value {
-    let of = |group, name| json!({"group": group, "version": kind.version, "kind": name});
     let status = kind.status.then_some("status");
     let parts = kind.subresources.iter().copied().chain(status).map(|part| {
-        let own = (part, None, &*kind.kind, &["get", "patch", "update"][..]);
-        let other = OTHERS.into_iter().find(|(name, ..)| *name == part);
-        let (_, group, name, verbs) = other.unwrap_or(own);
-        let of = of(group.unwrap_or(&kind.group), name);
+        let (group, name, verbs): (_, _, &[&str]) = match part {
+            "attach" => ("", "PodAttachOptions", &["create", "get"]),
+            "exec" => ("", "PodExecOptions", &["create", "get"]),
+            "log" => ("", "Pod", &["get"]),
+            "portforward" => ("", "PodPortForwardOptions", &["create", "get"]),
+            "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
+            _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
+        };
+        let of = json!({"group": group, "version": kind.version, "kind": name});
         json!({"subresource": part, "verbs": verbs, "responseKind": of})
     });
+    let of = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
     json!({
-        "resource": kind.plural, "singularResource": kind.singular, "responseKind": of(&kind.group, &kind.kind),
+        "resource": kind.plural, "singularResource": kind.singular, "responseKind": of,
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "verbs": kind.verbs(),
         "shortNames": kind.short_names, "categories": kind.categories, "subresources": parts.collect::<Vec<_>>(),
     })

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 
-pub use audit::Audit;
 pub(crate) use body::{TEXT, choose, text, typed};
 
 /// Body of an answer.

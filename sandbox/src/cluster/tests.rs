@@ -17,7 +17,7 @@ impl Cluster {
             pods: crate::pods::Pods::default(),
             address: nowhere,
             kubelet: nowhere,
-            audit: Audit::nowhere(),
+            audit: tempfile::tempfile().unwrap(),
             dir: PathBuf::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

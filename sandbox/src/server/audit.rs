@@ -1,11 +1,8 @@
 //! The audit log: `audit.log` in the scratch directory, `audit.k8s.io/v1` events of level Metadata, one to a line and one
 //! for each request, when its answer begins.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
 
-use anyhow::Context as _;
 use http::Request;
 use http::header::USER_AGENT;
 use serde_json::{Value, json};
@@ -13,29 +10,6 @@ use serde_json::{Value, json};
 use super::{Peer, body};
 use crate::cluster::Cluster;
 use crate::request::Attributes;
-
-/// The log.
-#[derive(Debug)]
-pub struct Audit(File);
-
-impl Audit {
-    /// Starts a log in `dir`.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn new(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join("audit.log");
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.with_context(|| format!("failed to open {}", path.display()));
-        file.map(Self)
-    }
-
-    /// A log nobody reads.
-    #[cfg(test)]
-    pub(crate) fn nowhere() -> Self {
-        Self(File::options().append(true).open("/dev/null").unwrap())
-    }
-}
 
 /// What is known of a request from its beginning.
 pub(super) fn begin<B>(
@@ -64,7 +38,7 @@ pub(super) fn end(cluster: &Cluster, mut event: Value) {
     event["stageTimestamp"] = now(cluster).into();
     // Appended at once, so that lines do not mix.
     let line = format!("{event}\n");
-    if let Err(error) = (&cluster.audit.0).write_all(line.as_bytes()) {
+    if let Err(error) = (&cluster.audit).write_all(line.as_bytes()) {
         tracing::warn!(%error, "failed to write the audit log");
     }
 }

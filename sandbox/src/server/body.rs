@@ -17,10 +17,8 @@ pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 /// Longest body of a request, in bytes: Kubernetes' own limit.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Warnings in one answer.
-const MAX_WARNINGS: usize = 50;
-/// Longest warning, in characters.
-const MAX_WARNING: usize = 1024;
+/// Warnings in one answer, and characters in one of them.
+const MAX_WARNINGS: [usize; 2] = [50, 1024];
 
 /// The form of an answer, always JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +109,10 @@ pub(super) fn unsupported() -> Failure {
 /// An answer in JSON.
 pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<Body> {
     let mut response = typed(code, JSON, format!("{body}\n"));
-    for warning in warnings.iter().take(MAX_WARNINGS) {
+    for warning in warnings.iter().take(MAX_WARNINGS[0]) {
         let text = warning.chars().filter(|c| !c.is_control());
         // Quoted as in JSON, which is quoted as a header is.
-        let text = json!(text.take(MAX_WARNING).collect::<String>());
+        let text = json!(text.take(MAX_WARNINGS[1]).collect::<String>());
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - {text}").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
