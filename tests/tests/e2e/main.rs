@@ -11,6 +11,7 @@ mod hostile;
 mod isolation;
 mod keepalive;
 mod quiet;
+mod recorder;
 mod recording;
 mod refusals;
 mod subprotocols;

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 const CANARY: &str = "canary-5be1d9c04a";
 
 /// The public keys, as an auditor gets them.
-async fn keys(test: &Test) -> Result<KeySet> {
+pub(crate) async fn keys(test: &Test) -> Result<KeySet> {
     let maps = Api::<ConfigMap>::namespaced(test.cluster.client.clone(), SYSTEM_NAMESPACE);
     let map = maps.get(names::SIGNING_KEYS).await?;
     let all: String = map.data.unwrap_or_default().into_values().collect();
@@ -33,7 +33,11 @@ async fn keys(test: &Test) -> Result<KeySet> {
 }
 
 /// What the session says was recorded, once that is so many connections.
-async fn recorded(test: &Test, session: &Session, count: usize) -> Result<Vec<Recorded>> {
+pub(crate) async fn recorded(
+    test: &Test,
+    session: &Session,
+    count: usize,
+) -> Result<Vec<Recorded>> {
     let sessions = test.api::<ConsoleSession>();
     wait_for(&format!("{count} recordings"), LIMIT, async || {
         let found = sessions.get(&session.name).await?;
@@ -44,15 +48,15 @@ async fn recorded(test: &Test, session: &Session, count: usize) -> Result<Vec<Re
 }
 
 /// A recording as it lies in the store.
-struct Played {
-    manifest: Manifest,
+pub(crate) struct Played {
+    pub(crate) manifest: Manifest,
     streams: BTreeMap<&'static str, Vec<u8>>,
     sizes: Vec<(u16, u16)>,
 }
 
 impl Played {
     /// Reads it, and fails unless the keys vouch for every byte of it.
-    fn read(entry: &Recorded, keys: &KeySet) -> Result<Self> {
+    pub(crate) fn read(entry: &Recorded, keys: &KeySet) -> Result<Self> {
         let path = entry.location.strip_prefix("file://");
         let source = Directory(PathBuf::from(path.context("it lies in a directory")?));
         let nobody = Identities::default();
@@ -83,7 +87,7 @@ impl Played {
             .extend_from_slice(data);
     }
 
-    fn stream(&self, stream: Stream) -> &[u8] {
+    pub(crate) fn stream(&self, stream: Stream) -> &[u8] {
         self.streams.get(name(stream)).map_or(&[], Vec::as_slice)
     }
 }
