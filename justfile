@@ -98,7 +98,8 @@ demo *args:
 _bench-programs:
     cargo build --release --package drawbridge-gateway --package drawbridge-bench
 
-# The gateway beside haproxy and kubectl proxy; writes the table of docs/performance.md. Up to 15 minutes.
+# The gateway beside haproxy and kubectl proxy, and with recordings beside itself; writes the tables of docs/performance.md.
+# Up to half an hour; `just bench --only recorded` is the second table alone.
 bench *args: _bench-programs
     cargo run --quiet --release --package drawbridge-bench -- run --docs docs/performance.md {{ args }}
 

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest document read, in bytes.
 const MAX_DOCUMENT: u64 = 64 * 1024;
 
+/// How much is kept of the end of a long answer, in bytes.
+const MAX_END: usize = 4096;
+
 /// Where to connect, and how.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
@@ -69,12 +72,12 @@ impl Endpoint {
         })
     }
 
-    /// The body of a short JSON document, or why there is none.
-    pub(crate) async fn get(
+    /// Asks for `path`: the stream, what was read of it, and where the body begins in that.
+    async fn ask(
         &self,
         token: Option<&str>,
         path: &str,
-    ) -> anyhow::Result<serde_json::Value> {
+    ) -> anyhow::Result<(Stream, Vec<u8>, usize)> {
         let mut stream = self.dial().await?;
         let (host, bearer) = (&self.host, authorization(token));
         let request =
@@ -85,6 +88,40 @@ impl Endpoint {
         let head = read_head(&mut stream, &mut buf)
             .await?
             .context("hung up without an answer")?;
+        Ok((stream, buf, head))
+    }
+
+    /// Reads a long answer to its end: how many bytes came, and the last of them.
+    ///
+    /// # Errors
+    /// Anything but a 200.
+    pub(crate) async fn read_all(
+        &self,
+        token: Option<&str>,
+        path: &str,
+    ) -> anyhow::Result<(u64, Vec<u8>)> {
+        let (mut stream, mut buf, head) = self.ask(token, path).await?;
+        let first = String::from_utf8_lossy(&buf[..head.min(64)]).into_owned();
+        ensure!(first.starts_with("HTTP/1.1 200 "), "answered {first:?}");
+        buf.drain(..head);
+        let mut bytes = buf.len() as u64;
+        loop {
+            let kept = buf.len().saturating_sub(MAX_END);
+            buf.drain(..kept);
+            match stream.read_buf(&mut buf).await? {
+                0 => return Ok((bytes, buf)),
+                read => bytes += read as u64,
+            }
+        }
+    }
+
+    /// The body of a short JSON document, or why there is none.
+    pub(crate) async fn get(
+        &self,
+        token: Option<&str>,
+        path: &str,
+    ) -> anyhow::Result<serde_json::Value> {
+        let (mut stream, mut buf, head) = self.ask(token, path).await?;
         (&mut stream)
             .take(MAX_DOCUMENT)
             .read_to_end(&mut buf)

@@ -3,6 +3,7 @@
 mod bulk;
 mod connect;
 mod idle;
+mod replay;
 mod typing;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Connections per session token; the fake server must admit as many.
     #[arg(long, global = true, default_value_t = 4)]
     connections: usize,
+    /// With a terminal, as `kubectl exec -it`.
+    #[arg(long, global = true)]
+    tty: bool,
     #[command(subcommand)]
     kind: Kind,
 }
@@ -54,6 +58,8 @@ enum Kind {
     Bulk(bulk::Args),
     /// Opens and closes sessions.
     Connect(connect::Args),
+    /// Records a session, then has its recording told as a page that plays it does.
+    Replay(replay::Args),
 }
 
 /// A candidate, and how to read what it uses.
@@ -62,6 +68,7 @@ pub(crate) struct Bed {
     pub(crate) endpoint: Endpoint,
     watch: Option<u32>,
     connections: usize,
+    tty: bool,
 }
 
 impl Bed {
@@ -69,7 +76,7 @@ impl Bed {
     async fn open(&self, number: usize, command: &[&str], size: usize) -> anyhow::Result<Socket> {
         let token = world::token(number / self.connections);
         self.endpoint
-            .open(Some(&token), &world::exec_path(command), size)
+            .open(Some(&token), &world::exec_path(command, self.tty), size)
             .await
             .with_context(|| format!("connection {number}"))
     }
@@ -112,6 +119,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ca,
         watch,
         connections,
+        tty,
         kind,
     } = args;
     let tls = match ca {
@@ -131,12 +139,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         endpoint,
         watch,
         connections: connections.max(1),
+        tty,
     };
     let figures = match kind {
         Kind::Idle(args) => idle::run(bed, args).await,
         Kind::Typing(args) => typing::run(bed, args).await,
         Kind::Bulk(args) => bulk::run(bed, args).await,
         Kind::Connect(args) => connect::run(bed, args).await,
+        Kind::Replay(args) => replay::run(bed, args).await,
     }?;
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

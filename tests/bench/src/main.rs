@@ -11,6 +11,7 @@
 mod client;
 mod load;
 mod net;
+mod output;
 mod pki;
 mod proc;
 mod real;

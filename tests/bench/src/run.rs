@@ -3,6 +3,7 @@
 mod machine;
 mod peer;
 mod report;
+mod scenario;
 
 use std::{
     env, fs,
@@ -18,6 +19,7 @@ use crate::load::Figures;
 pub(crate) use machine::Machine;
 use peer::{Peer, Stage};
 pub(crate) use report::{median, replace_between, spread};
+use scenario::{FULL, Pin, QUICK, SCENARIOS, Scenario, Size};
 
 /// Longest a single measurement may take. The longest, 5,000 sessions over TLS, takes about 15 s on two idle cores.
 const ONE: Duration = Duration::from_secs(90);
@@ -39,138 +41,22 @@ pub(crate) struct Args {
     /// Rounds; in each, every candidate is measured once. Default 5.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only measurements whose name contains one of these, e.g. `idle`, `typing-tls`.
+    /// Only measurements whose name contains one of these, e.g. `idle`, `typing-tls`; `recorded` are those of recording.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Leave these candidates out, e.g. `gateway`.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Peer>,
     /// No measurement begins after this many minutes; the table then has fewer rounds and says so.
-    #[arg(long, default_value_t = 13)]
+    #[arg(long, default_value_t = 28)]
     minutes: u64,
     /// Every figure of every round, as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
-    /// Page whose table is replaced. Default: none.
+    /// Page whose tables are replaced, if there is anything to say. Default: none.
     #[arg(long, conflicts_with = "quick")]
     docs: Option<PathBuf>,
 }
-
-/// How much of everything.
-struct Size {
-    rounds: usize,
-    idle: usize,
-    /// For kubectl proxy, which opens six files per session.
-    idle_kubectl: usize,
-    hold: usize,
-    typists: usize,
-    rate: usize,
-    seconds: usize,
-    bulk: usize,
-    connects: usize,
-}
-
-const FULL: Size = Size {
-    rounds: 5,
-    idle: 5000,
-    idle_kubectl: 2500,
-    hold: 2,
-    typists: 100,
-    rate: 100,
-    seconds: 4,
-    bulk: 128 << 20,
-    connects: 1000,
-};
-
-const QUICK: Size = Size {
-    rounds: 1,
-    idle: 200,
-    idle_kubectl: 200,
-    hold: 1,
-    typists: 20,
-    rate: 50,
-    seconds: 1,
-    bulk: 8 << 20,
-    connects: 100,
-};
-
-/// Cores for load with fake server, and for the candidate.
-#[derive(Clone, Copy)]
-enum Pin {
-    No,
-    /// All on one core: echo time is then a sum of work and context switches, not of luck with wake-ups.
-    OneCore,
-    /// The candidate has a core to itself.
-    Apart,
-}
-
-/// One kind of measurement.
-struct Scenario {
-    name: &'static str,
-    tls: bool,
-    pin: Pin,
-    peers: &'static [Peer],
-}
-
-const SCENARIOS: &[Scenario] = {
-    use Peer::{Direct, Gateway, Haproxy, HaproxySplice, KubectlProxy};
-    &[
-        Scenario {
-            name: "idle",
-            tls: false,
-            pin: Pin::No,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "idle-tls",
-            tls: true,
-            pin: Pin::No,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "echo",
-            tls: false,
-            pin: Pin::OneCore,
-            peers: &[Direct, Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "typing",
-            tls: false,
-            pin: Pin::Apart,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "typing-tls",
-            tls: true,
-            pin: Pin::Apart,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "bulk",
-            tls: false,
-            pin: Pin::No,
-            peers: &[Direct, Gateway, Haproxy, HaproxySplice, KubectlProxy],
-        },
-        Scenario {
-            name: "bulk-tls",
-            tls: true,
-            pin: Pin::No,
-            peers: &[Direct, Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "connect",
-            tls: false,
-            pin: Pin::No,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-        Scenario {
-            name: "connect-tls",
-            tls: true,
-            pin: Pin::No,
-            peers: &[Gateway, Haproxy, KubectlProxy],
-        },
-    ]
-};
 
 /// One measurement of one candidate.
 #[derive(serde::Serialize)]
@@ -241,7 +127,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                         )
                     })?;
                 eprintln!(
-                    "{}/{rounds} {:<12} {peer:<16} {figures:.1?} ({:.1?})",
+                    "{}/{rounds} {:<17} {peer:<18} {figures:.1?} ({:.1?})",
                     round + 1,
                     scenario.name,
                     began.elapsed()
@@ -265,12 +151,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             &serde_json::json!({ "machine": machine, "samples": samples }),
         )?,
     )?;
-    let table = report::table(&machine, &samples, rounds, &size);
-    println!("{table}");
-    if let Some(page) = docs {
-        let text =
-            fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
-        fs::write(&page, replace_between(&text, "run", &table)?)?;
+    let tables = [
+        ("run", report::table(&machine, &samples, rounds, &size)),
+        (
+            "recording",
+            report::recording(&machine, &samples, rounds, &size),
+        ),
+    ];
+    for (name, table) in tables {
+        let Some(table) = table else { continue };
+        println!("{table}");
+        if let Some(page) = &docs {
+            let text = fs::read_to_string(page)
+                .with_context(|| format!("cannot read {}", page.display()))?;
+            fs::write(page, replace_between(&text, name, &table)?)?;
+        }
     }
     Ok(())
 }
@@ -287,7 +182,7 @@ async fn measure(
         Pin::OneCore => (Some(0), Some(0)),
         Pin::Apart => (Some(0), Some(1)),
     };
-    let server = stage.fake_server(others).await?;
+    let server = stage.fake_server(peer, others).await?;
     let proxy = stage.start(peer, scenario.tls, &server, candidate).await?;
 
     let mut load = peer::pinned(&env::current_exe()?, others);
@@ -298,41 +193,7 @@ async fn measure(
     if let Some(pid) = proxy.pid() {
         load.args(["--watch", &pid.to_string()]);
     }
-    let (kind, flags) = match scenario.name.trim_end_matches("-tls") {
-        "idle" => {
-            let sessions = if peer == Peer::KubectlProxy {
-                size.idle_kubectl
-            } else {
-                size.idle
-            };
-            (
-                "idle",
-                vec![("--sessions", sessions), ("--hold", size.hold)],
-            )
-        }
-        "echo" => (
-            "typing",
-            vec![
-                ("--sessions", 1),
-                ("--rate", 0),
-                ("--seconds", size.seconds.div_ceil(2)),
-            ],
-        ),
-        "typing" => (
-            "typing",
-            vec![
-                ("--sessions", size.typists),
-                ("--rate", size.rate),
-                ("--seconds", size.seconds),
-            ],
-        ),
-        "bulk" => ("bulk", vec![("--sessions", 8), ("--bytes", size.bulk)]),
-        _ => ("connect", vec![("--count", size.connects)]),
-    };
-    load.arg(kind);
-    for (flag, value) in flags {
-        load.args([flag, &value.to_string()]);
-    }
+    load.args(scenario.flags(peer, size));
     let output = load
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

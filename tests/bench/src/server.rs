@@ -2,7 +2,7 @@
 
 mod exec;
 
-pub(crate) use exec::{CHUNK, block};
+pub(crate) use exec::CHUNK;
 
 use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::{
     net::{Stream, read_head, server_tls},
-    world,
+    world::{self, Terms},
 };
 
 /// Longest request body, in bytes. A TokenReview is about 1 KiB.
@@ -46,6 +46,17 @@ pub(crate) struct Args {
     /// Connections each of them admits at a time.
     #[arg(long, default_value_t = 4)]
     connections: usize,
+    /// They must be recorded.
+    #[arg(long)]
+    recorded: bool,
+}
+
+/// What every connection is answered from.
+struct Documents {
+    /// All sessions.
+    list: String,
+    secret: String,
+    terms: Terms,
 }
 
 /// Serves until killed. Prints `{"plain": "address", "tls": "address"}` once it listens.
@@ -57,6 +68,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         key,
         sessions,
         connections,
+        recorded,
     } = args;
     for address in [Some(plain), tls].into_iter().flatten() {
         ensure!(
@@ -64,7 +76,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             "{address} is not a loopback address; this server lets everybody in"
         );
     }
-    let list: Arc<str> = world::sessions(sessions, connections)?.to_string().into();
+    let terms = Terms {
+        connections,
+        recorded,
+    };
+    let documents = Arc::new(Documents {
+        list: world::sessions(sessions, terms)?.to_string(),
+        secret: world::signing_secret()?.to_string(),
+        terms,
+    });
     let plain = TcpListener::bind(plain).await?;
     let secure = match (tls, cert, key) {
         (Some(address), Some(cert), Some(key)) => Some((
@@ -80,22 +100,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", json!({ "plain": plain.local_addr()?, "tls": tls }));
 
     if let Some((listener, acceptor)) = secure {
-        tokio::spawn(accept(listener, Some(acceptor), list.clone()));
+        tokio::spawn(accept(listener, Some(acceptor), documents.clone()));
     }
-    accept(plain, None, list).await
+    accept(plain, None, documents).await
 }
 
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    list: Arc<str>,
+    documents: Arc<Documents>,
 ) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
-        let (tls, list) = (tls.clone(), list.clone());
+        let (tls, documents) = (tls.clone(), documents.clone());
         tokio::spawn(async move {
             // A candidate that hangs up in the middle is the load's to notice; here it is worth one line.
-            match serve(stream, tls, &list).await {
+            match serve(stream, tls, &documents).await {
                 Err(error) if !hung_up(&error) => eprintln!("fake-server: {error:#}"),
                 _ => {}
             }
@@ -114,7 +134,11 @@ fn hung_up(error: &anyhow::Error) -> bool {
     )
 }
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, list: &str) -> anyhow::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    documents: &Documents,
+) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = match tls {
         None => Stream::Plain(stream),
@@ -136,7 +160,7 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, list: &str) -> anyho
             &mut stream,
             &request,
             &buf[head..head + request.length],
-            list,
+            documents,
         )
         .await?;
         buf.drain(..head + request.length);
@@ -205,7 +229,7 @@ async fn answer(
     stream: &mut Stream,
     request: &Request,
     body: &[u8],
-    list: &str,
+    documents: &Documents,
 ) -> anyhow::Result<()> {
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/apis/drawbridge.dev/v1alpha1/consolesessions")
@@ -214,10 +238,18 @@ async fn answer(
             watch(stream, request).await
         }
         ("GET", "/apis/drawbridge.dev/v1alpha1/consolesessions") => {
-            respond(stream, "200 OK", list).await
+            respond(stream, "200 OK", &documents.list).await
         }
         ("GET", path) if path == world::pod_path() => {
             respond(stream, "200 OK", &world::pod().to_string()).await
+        }
+        ("GET", path) if path == world::signing_path() => {
+            respond(stream, "200 OK", &documents.secret).await
+        }
+        // What the gateway writes into a status is its own affair: it gets the session back as it was.
+        ("GET" | "PATCH", path) if let Some(number) = world::named(path) => {
+            let session = world::session(number, documents.terms)?;
+            respond(stream, "200 OK", &serde_json::to_string(&session)?).await
         }
         ("GET", "/version") => {
             let version = json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0" });
@@ -225,6 +257,9 @@ async fn answer(
         }
         ("POST", "/apis/authentication.k8s.io/v1/tokenreviews") => {
             respond(stream, "201 Created", &world::review(body)?.to_string()).await
+        }
+        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => {
+            respond(stream, "201 Created", &world::access(body)?.to_string()).await
         }
         (method, path) => {
             eprintln!("fake-server: {method} {path} is not served here");

@@ -1,7 +1,10 @@
 //! What fake server and load agree on without a word: which sessions exist, and their tokens.
 
 use anyhow::Context;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use drawbridge_crds::{
     names,
     v1alpha1::{ConsoleSession, ConsoleSessionSpec, ConsoleSessionStatus},
@@ -69,10 +72,30 @@ pub(crate) fn token(session: usize) -> String {
     .join(".")
 }
 
+/// The token of somebody who may look at recordings.
+pub(crate) const AUDITOR: &str = "auditor";
+
+/// Name of the session with this number.
+pub(crate) fn name(session: usize) -> String {
+    format!("bench-{session}")
+}
+
+/// The answer to a `SubjectAccessReview`: only [`AUDITOR`] is ever asked about, and may.
+///
+/// # Errors
+/// The body is none.
+pub(crate) fn access(body: &[u8]) -> anyhow::Result<Value> {
+    let mut review: Value =
+        serde_json::from_slice(body).context("a SubjectAccessReview that is no JSON")?;
+    let allowed = review["spec"]["resourceAttributes"]["subresource"] == "recordings";
+    review["status"] = json!({ "allowed": allowed });
+    Ok(review)
+}
+
 /// The answer to a TokenReview.
 ///
 /// # Errors
-/// The body is no TokenReview. A token that is not [`token`]'s is answered, as unauthenticated.
+/// The body is no TokenReview. A token that is neither [`token`]'s nor [`AUDITOR`] is answered, as unauthenticated.
 pub(crate) fn review(body: &[u8]) -> anyhow::Result<Value> {
     let mut review: Value =
         serde_json::from_slice(body).context("a TokenReview that is no JSON")?;
@@ -85,6 +108,12 @@ pub(crate) fn review(body: &[u8]) -> anyhow::Result<Value> {
         .flatten()
         .filter_map(Value::as_str)
         .collect();
+    if token == AUDITOR && wanted.is_empty() {
+        let groups = ["system:authenticated"];
+        let user = json!({ "username": "alice@example.com", "groups": groups });
+        review["status"] = json!({ "authenticated": true, "user": user });
+        return Ok(review);
+    }
     let claims = token
         .split('.')
         .nth(1)
@@ -106,10 +135,48 @@ pub(crate) fn review(body: &[u8]) -> anyhow::Result<Value> {
     Ok(review)
 }
 
-/// Every session, as a list in JSON. Each is Ready and admits `connections` at a time.
-pub(crate) fn sessions(count: usize, connections: usize) -> anyhow::Result<Value> {
+/// What the sessions grant, beside the shell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Connections each session admits at a time.
+    pub(crate) connections: usize,
+    /// Whether they must be recorded.
+    pub(crate) recorded: bool,
+}
+
+/// The Secret with the key that recordings are signed with: a new one.
+pub(crate) fn signing_secret() -> anyhow::Result<Value> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    Ok(json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": names::SIGNING_SECRET, "namespace": names::SYSTEM_NAMESPACE, "resourceVersion": "1" },
+        "data": { names::SIGNING_KEY: BASE64_STANDARD.encode(key.serialize_pem()) },
+    }))
+}
+
+/// Where that Secret is.
+pub(crate) fn signing_path() -> String {
+    format!(
+        "/api/v1/namespaces/{}/secrets/{}",
+        names::SYSTEM_NAMESPACE,
+        names::SIGNING_SECRET
+    )
+}
+
+/// Number of the session that a path below `consolesessions` names, alone or with its status.
+pub(crate) fn named(path: &str) -> Option<usize> {
+    let name = path.strip_prefix(&format!(
+        "/apis/drawbridge.dev/v1alpha1/namespaces/{NAMESPACE}/consolesessions/"
+    ))?;
+    let name = name.strip_suffix("/status").unwrap_or(name);
+    name.strip_prefix("bench-")?.parse().ok()
+}
+
+/// Every session, as a list in JSON. Each is Ready.
+pub(crate) fn sessions(count: usize, terms: Terms) -> anyhow::Result<Value> {
     let items = (0..count)
-        .map(|number| session(number, connections))
+        .map(|number| session(number, terms))
         .collect::<anyhow::Result<Vec<_>>>()?;
     Ok(json!({
         "apiVersion": "drawbridge.dev/v1alpha1",
@@ -120,7 +187,7 @@ pub(crate) fn sessions(count: usize, connections: usize) -> anyhow::Result<Value
 }
 
 /// Goes through the API types, so that a field renamed there is a failure here and not a session the gateway ignores.
-fn session(number: usize, connections: usize) -> anyhow::Result<ConsoleSession> {
+pub(crate) fn session(number: usize, terms: Terms) -> anyhow::Result<ConsoleSession> {
     let now = Timestamp::now();
     let expires = now + LIFETIME;
     let spec: ConsoleSessionSpec = serde_json::from_value(json!({
@@ -128,7 +195,7 @@ fn session(number: usize, connections: usize) -> anyhow::Result<ConsoleSession> 
         "target": { "pod": { "name": POD }, "container": CONTAINER },
         "duration": "12h",
         "idleTimeout": "12h",
-        "maxConnections": connections,
+        "maxConnections": terms.connections,
     }))?;
     let status: ConsoleSessionStatus = serde_json::from_value(json!({
         "observedGeneration": 1,
@@ -140,10 +207,10 @@ fn session(number: usize, connections: usize) -> anyhow::Result<ConsoleSession> 
         "credential": { "secret": format!("bench-{number}-{number:08x}"), "expiresAt": expires },
         "grantedAt": now,
         "expiresAt": expires,
-        // What is measured is the bridge alone, as the other proxies record nothing.
-        "recording": { "level": "Off" },
+        // Beside other proxies, which record nothing, the bridge is measured alone.
+        "recording": { "level": if terms.recorded { "Required" } else { "Off" } },
     }))?;
-    let mut session = ConsoleSession::new(&format!("bench-{number}"), spec);
+    let mut session = ConsoleSession::new(&name(number), spec);
     session.metadata.namespace = Some(NAMESPACE.to_owned());
     session.metadata.uid = Some(uid(number));
     session.metadata.resource_version = Some("1000".to_owned());
@@ -153,8 +220,8 @@ fn session(number: usize, connections: usize) -> anyhow::Result<ConsoleSession> 
     Ok(session)
 }
 
-/// Path and query of an exec with these `command` parameters, as `kubectl exec -i` sends it.
-pub(crate) fn exec_path(command: &[&str]) -> String {
+/// Path and query of an exec with these `command` parameters, as `kubectl exec -i` sends it, with `tty` as `-it` does.
+pub(crate) fn exec_path(command: &[&str], tty: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(command.iter().map(|arg| ("command", arg)));
     query.extend_pairs([
@@ -162,12 +229,20 @@ pub(crate) fn exec_path(command: &[&str]) -> String {
         ("stdin", "true"),
         ("stdout", "true"),
     ]);
+    if tty {
+        query.append_pair("tty", "true");
+    }
     format!("{}/exec?{}", pod_path(), query.finish())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TERMS: Terms = Terms {
+        connections: 4,
+        recorded: false,
+    };
 
     #[test]
     fn a_token_names_its_session_and_only_for_the_gateway() {
@@ -192,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_sessions_listed_are_ready_and_distinct() {
-        let list = sessions(3, 4).expect("sessions");
+        let list = sessions(3, TERMS).expect("sessions");
         let items: Vec<ConsoleSession> =
             serde_json::from_value(list["items"].clone()).expect("of the API's type");
         assert_eq!(items.len(), 3);
@@ -200,5 +275,14 @@ mod tests {
             assert_eq!(item.metadata.uid.as_deref(), Some(&*uid(number)));
             assert_eq!(item.spec.max_connections, 4);
         }
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_path_and_by_that_of_its_status() {
+        let base = "/apis/drawbridge.dev/v1alpha1/namespaces/bench/consolesessions";
+        assert_eq!(named(&format!("{base}/bench-17")), Some(17));
+        assert_eq!(named(&format!("{base}/bench-17/status")), Some(17));
+        assert_eq!(named(base), None);
+        assert_eq!(named(&format!("{base}/other")), None);
     }
 }

@@ -19,16 +19,30 @@ pub(super) struct Args {
     /// Seconds to hold them before memory is read.
     #[arg(long, default_value_t = 3)]
     hold: u64,
+    /// Types a byte into each first, as nobody leaves a shell before its prompt has appeared.
+    #[arg(long)]
+    prompt: bool,
 }
 
 /// KiB per session: what `count` sessions added to the whole tree.
 pub(super) async fn run(bed: Bed, args: Args) -> anyhow::Result<Figures> {
-    let Args { sessions, hold } = args;
+    let Args {
+        sessions,
+        hold,
+        prompt,
+    } = args;
     let before = bed.usage()?;
     let (over, _) = watch::channel(());
     let mut held = JoinSet::new();
     for socket in bed.open_all(sessions, &["echo"], KEYSTROKES).await? {
-        held.spawn(hold_open(socket, over.subscribe()));
+        let over = over.subscribe();
+        held.spawn(async move {
+            let mut socket = socket;
+            if prompt {
+                type_byte(&mut socket, b'$').await?;
+            }
+            hold_open(socket, over).await
+        });
     }
     sleep(Duration::from_secs(hold)).await;
     let after = bed.usage()?;

@@ -42,6 +42,8 @@ pub(super) enum Peer {
     /// Nobody.
     Direct,
     Gateway,
+    /// The gateway, with sessions that must be recorded.
+    GatewayRecording,
     /// HTTP mode, as Debian ships it.
     Haproxy,
     /// The same with `splice-request` and `splice-response`.
@@ -60,6 +62,7 @@ impl Peer {
         match self {
             Self::Direct => "nobody",
             Self::Gateway => "gateway",
+            Self::GatewayRecording => "gateway, recording",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy, splicing",
             Self::KubectlProxy => "`kubectl proxy`",
@@ -77,6 +80,8 @@ impl fmt::Display for Peer {
 pub(super) struct Serving {
     pub(super) address: SocketAddr,
     child: Option<Child>,
+    /// Where it keeps what it writes; removed when it ends.
+    _files: Option<TempDir>,
 }
 
 impl Serving {
@@ -152,9 +157,17 @@ impl Stage {
         self.dir.path().join("candidate.log")
     }
 
-    pub(super) async fn fake_server(&self, core: Option<usize>) -> anyhow::Result<FakeServer> {
+    /// Starts a fake server for `peer`.
+    pub(super) async fn fake_server(
+        &self,
+        peer: Peer,
+        core: Option<usize>,
+    ) -> anyhow::Result<FakeServer> {
         let mut command = pinned(&std::env::current_exe()?, core);
         command.args(["fake-server", "--tls", "127.0.0.1:0"]);
+        if peer == Peer::GatewayRecording {
+            command.arg("--recorded");
+        }
         command
             .arg("--cert")
             .arg(&self.pki.cert)
@@ -185,14 +198,20 @@ impl Stage {
     ) -> anyhow::Result<Serving> {
         let upstream = if tls { server.tls } else { server.plain };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let mut files = None;
         let mut command = match peer {
             Peer::Direct => {
                 return Ok(Serving {
                     address: upstream,
                     child: None,
+                    _files: None,
                 });
             }
-            Peer::Gateway => self.gateway(tls, listen, upstream, core)?,
+            Peer::Gateway | Peer::GatewayRecording => {
+                // On the disk that the machine has: nobody records into memory.
+                let files = files.insert(TempDir::new_in(self.dir.path())?);
+                self.gateway(tls, listen, upstream, core, files.path())?
+            }
             Peer::Haproxy => self.haproxy(tls, listen, upstream, core, false)?,
             Peer::HaproxySplice => self.haproxy(tls, listen, upstream, core, true)?,
             Peer::KubectlProxy => self.kubectl_proxy(tls, listen, upstream, core)?,
@@ -208,6 +227,7 @@ impl Stage {
         let mut serving = Serving {
             address: listen,
             child: Some(child),
+            _files: files,
         };
         self.wait(&mut serving, tls && peer.client_tls()).await?;
         Ok(serving)
@@ -215,7 +235,7 @@ impl Stage {
 
     /// Opens sessions until one works: the last one there is, which no load uses.
     async fn wait(&self, serving: &mut Serving, tls: bool) -> anyhow::Result<()> {
-        let Serving { address, child } = serving;
+        let Serving { address, child, .. } = serving;
         let tls = if tls {
             Some((
                 client_tls(certificates(&self.pki.ca)?, None)?,
@@ -232,7 +252,7 @@ impl Stage {
         };
         let (token, path) = (
             world::token(world::SESSIONS - 1),
-            world::exec_path(&["echo"]),
+            world::exec_path(&["echo"], false),
         );
         let deadline = Instant::now() + START;
         loop {
@@ -323,6 +343,7 @@ impl Stage {
         listen: SocketAddr,
         upstream: SocketAddr,
         core: Option<usize>,
+        files: &Path,
     ) -> anyhow::Result<Command> {
         let mut command = pinned(&self.gateway, core);
         command
@@ -336,11 +357,9 @@ impl Stage {
         ]);
         command
             .arg("--spool")
-            .arg(self.log().with_extension("spool"));
-        let audit = format!("audit-{}", listen.port());
-        command
+            .arg(files.join("recordings"))
             .arg("--audit-spool")
-            .arg(self.dir.path().join(audit));
+            .arg(files.join("audit"));
         if tls {
             command
                 .arg("--tls-cert")

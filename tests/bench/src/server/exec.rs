@@ -3,17 +3,21 @@
 //! | command | behaviour |
 //! |---|---|
 //! | `echo` | stdin comes back as stdout, frame for frame |
-//! | `source N` | waits for one byte of stdin, then sends N bytes in 32 KiB frames, a Success status and Close 1000 |
+//! | `source KIND N RATE` | waits for one byte of stdin, then sends N bytes of that [kind](Output) in 32 KiB frames, RATE of them a second (0: as fast as it goes), a Success status and Close 1000 |
 //! | `idle` | reads and says nothing |
 
-use std::{iter, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{Request, respond};
 use crate::{
     net::Stream,
+    output::Output,
     ws::{self, BINARY, CLOSE, CLOSE_NORMAL, PING, Socket},
 };
 
@@ -31,11 +35,6 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// What a Kubernetes API server sends on channel 3 after exit code 0.
 const SUCCESS: &[u8] = b"\x03{\"metadata\":{},\"status\":\"Success\"}";
-
-/// The byte at a place in what `source` sends. A prime period, so that no frame looks like the one before.
-pub(crate) fn block() -> Vec<u8> {
-    iter::repeat(0..=250).flatten().take(CHUNK).collect()
-}
 
 pub(super) async fn run(mut stream: Stream, request: &Request, early: &[u8]) -> anyhow::Result<()> {
     let spoken = request
@@ -60,7 +59,10 @@ pub(super) async fn run(mut stream: Stream, request: &Request, early: &[u8]) -> 
     match command[..] {
         ["echo"] => echo(Socket::new(stream, early, KEYSTROKES, None), true).await,
         ["idle"] => echo(Socket::new(stream, early, KEYSTROKES, None), false).await,
-        ["source", bytes] => source(Socket::new(stream, early, INPUT, None), bytes.parse()?).await,
+        ["source", kind, bytes, rate] => {
+            let socket = Socket::new(stream, early, INPUT, None);
+            source(socket, Output::of(kind)?, bytes.parse()?, rate.parse()?).await
+        }
         _ => bail!("no such command: {command:?}"),
     }
 }
@@ -82,17 +84,33 @@ async fn echo(mut socket: Socket, answer: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn source(mut socket: Socket, bytes: usize) -> anyhow::Result<()> {
+async fn source(mut socket: Socket, kind: Output, bytes: usize, rate: u64) -> anyhow::Result<()> {
+    let data = kind.period();
+    let messages: Vec<Vec<u8>> = data
+        .chunks(CHUNK)
+        .map(|chunk| [&[1], chunk].concat())
+        .collect();
+    let frames: Vec<Vec<u8>> = messages
+        .iter()
+        .map(|message| {
+            let mut frame = Vec::new();
+            ws::encode(BINARY, None, message, &mut frame);
+            frame
+        })
+        .collect();
     socket.data().await.context("nobody said go")?;
-    let mut data = vec![1];
-    data.extend(block());
-    let mut whole = Vec::new();
-    ws::encode(BINARY, None, &data, &mut whole);
-    for _ in 0..bytes / CHUNK {
-        socket.write(&whole).await?;
+    let (began, mut sent) = (Instant::now(), 0_u64);
+    for frame in frames.iter().cycle().take(bytes / CHUNK) {
+        if let Some(due) = (sent * 1_000_000).checked_div(rate) {
+            sleep_until(began + Duration::from_micros(due)).await;
+        }
+        socket.write(frame).await?;
+        sent += CHUNK as u64;
     }
-    if !bytes.is_multiple_of(CHUNK) {
-        socket.send(BINARY, &data[..=bytes % CHUNK]).await?;
+    let rest = bytes % CHUNK;
+    if rest > 0 {
+        let last = &messages[bytes / CHUNK % messages.len()];
+        socket.send(BINARY, &last[..=rest]).await?;
     }
     finish(socket).await
 }
