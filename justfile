@@ -83,6 +83,10 @@ audit-sinks *filter:
 audit-soak:
     cargo test --package drawbridge-audit --features log --test soak -- --ignored --nocapture
 
+# A recording of a gigabyte of output: verified, searched, exported and replayed in 16 MiB.
+large:
+    cargo test --release --package drawbridge-cli --test large -- --ignored --nocapture
+
 # What a Kubernetes API does, fact by fact, on $KUBECONFIG or the local cluster; `just test` checks the sandbox.
 conformance:
     DRAWBRIDGE_CLUSTER=real cargo test --package drawbridge-tests --test conformance -- --nocapture

@@ -91,7 +91,7 @@ pub(crate) struct Search {
 pub(crate) struct Replay {
     #[command(flatten)]
     pub(crate) one: One,
-    /// How many times faster than it was: 0.01 to 1000.
+    /// How many times faster than it was: 0.01 to 1000, or `max`, which waits for nothing but the terminal.
     #[arg(long, default_value_t = 1.0, value_parser = speed)]
     pub(crate) speed: f64,
     /// Longest time without output, in seconds of the recording; what is longer is cut to it.
@@ -134,6 +134,9 @@ impl Args {
 }
 
 fn speed(text: &str) -> Result<f64, String> {
+    if text == "max" {
+        return Ok(f64::INFINITY);
+    }
     let speed: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.01..=1000.0).contains(&speed) {
         Ok(speed)
@@ -165,6 +168,7 @@ mod tests {
     #[test]
     fn a_speed_is_a_number_within_bounds() {
         assert_eq!(speed("2.5"), Ok(2.5));
+        assert_eq!(speed("max"), Ok(f64::INFINITY));
         for wrong in ["0", "-1", "NaN", "inf", "fast"] {
             assert!(speed(wrong).is_err(), "{wrong}");
             assert!(wrong == "0" || seconds(wrong).is_err(), "{wrong}");

@@ -66,6 +66,7 @@ fn introduce(opening: &Opening, (columns, rows): (u16, u16)) {
 
 /// How fast time passes.
 struct Pace {
+    /// Infinite: as fast as it can be shown.
     speed: f64,
     idle: Option<Duration>,
     paused: bool,
@@ -88,15 +89,23 @@ impl Pace {
             let (key, took) = keys.wait(limit)?;
             if !self.paused {
                 left = match key {
-                    None => Duration::ZERO,
-                    Some(_) => left.saturating_sub(took.mul_f64(self.speed)),
+                    Some(_) if self.speed.is_finite() => {
+                        left.saturating_sub(took.mul_f64(self.speed))
+                    }
+                    Some(_) | None => Duration::ZERO,
                 };
             }
             match key {
-                None => {}
                 Some(Key::Pause) => self.paused = !self.paused,
-                Some(Key::Faster) => self.speed = (self.speed * 2.0).min(*SPEEDS.end()),
-                Some(Key::Slower) => self.speed = (self.speed / 2.0).max(*SPEEDS.start()),
+                Some(Key::Faster) if self.speed.is_finite() => {
+                    self.speed = (self.speed * 2.0).min(*SPEEDS.end());
+                }
+                // Nothing is faster than not to wait.
+                None | Some(Key::Faster) => {}
+                Some(Key::Slower) if self.speed.is_finite() => {
+                    self.speed = (self.speed / 2.0).max(*SPEEDS.start());
+                }
+                Some(Key::Slower) => self.speed = *SPEEDS.end(),
                 Some(Key::Step | Key::Skip) => return Ok(true),
                 Some(Key::Quit) => return Ok(false),
             }
@@ -174,7 +183,9 @@ mod tests {
         fn wait(&mut self, limit: Option<Duration>) -> io::Result<(Option<Key>, Duration)> {
             let next = self.keys.first().copied();
             let (key, took) = match (next, limit) {
-                (Some((after, key)), limit) if limit.is_none_or(|limit| after < limit) => {
+                (Some((after, key)), limit)
+                    if limit.is_none_or(|limit| after < limit || after.is_zero()) =>
+                {
                     self.keys.remove(0);
                     (Some(key), after)
                 }
@@ -233,6 +244,22 @@ mod tests {
             played(&at, &mut Pace::new(1.0, Some(3.0)), &[]),
             (3, seconds(5))
         );
+    }
+
+    #[test]
+    fn at_the_highest_speed_nothing_is_waited_for_and_keys_are_heard_all_the_same() {
+        let at = [1, 2, 100];
+        let fastest = || Pace::new(f64::INFINITY, None);
+        assert_eq!(played(&at, &mut fastest(), &[]), (3, Duration::ZERO));
+        let mut keys = Script {
+            keys: vec![(Duration::ZERO, Key::Quit)],
+            waited: Duration::ZERO,
+        };
+        assert!(!fastest().wait(seconds(1), &mut keys).unwrap());
+        let slower = [(0, Key::Faster), (0, Key::Slower)];
+        let mut pace = fastest();
+        played(&at, &mut pace, &slower);
+        assert!((pace.speed - SPEEDS.end()).abs() < f64::EPSILON);
     }
 
     #[test]
