@@ -105,8 +105,8 @@ async fn empty(cluster: &Cluster, key: &Key, all: &[(Key, Arc<Value>)]) {
         delete(cluster, "namespace-controller", object).await;
     }
     if contents.is_empty() {
-        amend(cluster, key, |next| {
-            keep(next, "spec", "finalizers", |one| one != "kubernetes");
+        keep(cluster, key, "spec", "finalizers", |one| {
+            one != "kubernetes"
         });
     }
 }
@@ -150,12 +150,14 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
 }
 
 /// Takes what is not to be kept out of a list in the `metadata` or `spec` of an object.
-fn keep(object: &mut Value, part: &str, list: &str, keep: impl Fn(&Value) -> bool) {
-    let all = object[part][list].as_array().into_iter().flatten();
-    let left: Vec<&Value> = all.filter(|one| keep(one)).collect();
-    let left = (!left.is_empty()).then_some(left);
-    let patch = json!({part: {list: left}});
-    json_patch::merge(object, &patch);
+fn keep(cluster: &Cluster, key: &Key, part: &str, list: &str, keep: impl Fn(&Value) -> bool) {
+    amend(cluster, key, |object| {
+        let all = object[part][list].as_array().into_iter().flatten();
+        let left: Vec<&Value> = all.filter(|one| keep(one)).collect();
+        let left = (!left.is_empty()).then_some(left);
+        let patch = json!({part: {list: left}});
+        json_patch::merge(object, &patch);
+    });
 }
 
 /// The kind an object or a reference says it is of.

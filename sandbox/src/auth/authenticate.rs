@@ -65,21 +65,17 @@ fn subprotocol(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
     }
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-    let (lines, mut token) = (lines.join(","), None);
-    let mut others = Vec::new();
-    for item in lines.split(',').map(str::trim) {
-        match item.strip_prefix(BEARER) {
-            None => others.push(item),
-            Some("") => {}
-            Some(_) if token.is_some() => return Err(Failure::unauthorized()),
-            Some(encoded) => token = Some(encoded),
-        }
-    }
-    let Some(token) = token else {
-        return Ok(None);
+    let lines = lines.join(",");
+    let items = lines.split(',').map(str::trim);
+    let (tokens, others): (Vec<&str>, Vec<&str>) = items
+        .filter(|item| *item != BEARER)
+        .partition(|item| item.starts_with(BEARER));
+    let [token] = tokens.as_slice() else {
+        let none = tokens.is_empty().then_some(None);
+        return none.ok_or_else(Failure::unauthorized);
     };
-    let decoded = URL_SAFE_NO_PAD.decode(token).ok();
-    let token = decoded.and_then(|token| String::from_utf8(token).ok());
+    let token = URL_SAFE_NO_PAD.decode(&token[BEARER.len()..]).ok();
+    let token = token.and_then(|token| String::from_utf8(token).ok());
     match (token, HeaderValue::from_str(&others.join(","))) {
         (Some(token), Ok(others)) if !others.is_empty() => {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
@@ -100,36 +96,28 @@ pub fn impersonated(
 ) -> Result<Option<Identity>, Failure> {
     const AUTHENTICATION: &str = "authentication.k8s.io";
     let mut wanted = Identity::default();
-    let may = |group: &str, namespace: &str, resource: &str, name: &str| {
-        let what = Attributes::about("impersonate", group, namespace, resource, name);
-        rbac::require(cluster, sender, &what)
-    };
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        match name.as_str().strip_prefix("impersonate-") {
-            Some("user") => {
-                match account_of(&value) {
-                    Some((namespace, name)) => may("", namespace, "serviceaccounts", name)?,
-                    None => may("", "", "users", &value)?,
-                }
-                wanted.username = value;
-            }
-            Some("uid") => {
-                may(AUTHENTICATION, "", "uids", &value)?;
-                wanted.uid = value;
-            }
-            Some("group") => {
-                may("", "", "groups", &value)?;
-                wanted.groups.push(value);
-            }
-            part => {
-                let Some(key) = part.and_then(|part| part.strip_prefix("extra-")) else {
-                    continue;
-                };
-                let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-                may(AUTHENTICATION, "", &format!("userextras/{key}"), &value)?;
-                wanted.extra.entry(key).or_default().push(value);
-            }
+        let part = name.as_str().strip_prefix("impersonate-");
+        let part = part.unwrap_or_default();
+        let key = part.strip_prefix("extra-").map(percent_decode_str);
+        let key = key.map(|key| key.decode_utf8_lossy().into_owned());
+        let extra = format!("userextras/{}", key.as_deref().unwrap_or_default());
+        let (group, at, resource, name) = match (part, account_of(&value), &key) {
+            ("user", Some((at, name)), _) => ("", at, "serviceaccounts", name),
+            ("user", ..) => ("", "", "users", &*value),
+            ("group", ..) => ("", "", "groups", &*value),
+            ("uid", ..) => (AUTHENTICATION, "", "uids", &*value),
+            (_, _, Some(_)) => (AUTHENTICATION, "", &*extra, &*value),
+            _ => continue,
+        };
+        let what = Attributes::about("impersonate", group, at, resource, name);
+        rbac::require(cluster, sender, &what)?;
+        match (part, key) {
+            (_, Some(key)) => wanted.extra.entry(key).or_default().push(value),
+            ("user", _) => wanted.username = value,
+            ("group", _) => wanted.groups.push(value),
+            _ => wanted.uid = value,
         }
     }
     if wanted.username.is_empty() {

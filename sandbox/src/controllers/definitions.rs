@@ -57,8 +57,7 @@ pub(super) async fn retire(cluster: &Cluster, key: &Key) {
     if objects.is_empty() {
         let (plural, group) = key.name.split_once('.').unwrap_or_default();
         cluster.kinds.define(group, plural, Vec::new());
-        amend(cluster, key, |next| {
-            keep(next, "metadata", "finalizers", |one| one != CLEAN_UP);
-        });
+        let ours = |one: &Value| one == CLEAN_UP;
+        keep(cluster, key, "metadata", "finalizers", |one| !ours(one));
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{amend, keep, kind_of};
+use super::{keep, kind_of};
 use crate::cluster::Cluster;
 use crate::object::{deleting, namespace, uid};
 use crate::rest::{FOREGROUND, ORPHAN};
 use crate::store::Key;
+
+const OWNERS: &str = "ownerReferences";
 
 /// Ends what an object waits for as an owner of some of `all`. Returns whether it has lost all its own owners, and is to go.
 pub(super) fn look_after(
@@ -21,26 +23,26 @@ pub(super) fn look_after(
     let blocked = |one: &Value| owned(one) && one["blockOwnerDeletion"] == true;
     if waits(object, ORPHAN) {
         for (key, _) in all.iter().filter(|(_, one)| references(one).any(owned)) {
-            disown(cluster, key, owned);
+            keep(cluster, key, "metadata", OWNERS, |one| !owned(one));
         }
-        unhold(cluster, key, ORPHAN);
+        keep(cluster, key, "metadata", "finalizers", |one| one != ORPHAN);
     }
     if waits(object, FOREGROUND) && !all.iter().any(|(_, one)| references(one).any(blocked)) {
-        unhold(cluster, key, FOREGROUND);
+        keep(cluster, key, "metadata", "finalizers", |one| {
+            one != FOREGROUND
+        });
     }
     let lost = |reference: &Value| lost(cluster, reference, object);
-    if !references(object).any(lost) {
-        return false;
+    let owners = references(object).count();
+    let gone = references(object).filter(|one| lost(one)).count();
+    if gone > 0 && gone < owners {
+        keep(cluster, key, "metadata", OWNERS, |one| !lost(one));
     }
-    if !references(object).all(lost) {
-        disown(cluster, key, lost);
-        return false;
-    }
-    true
+    gone > 0 && gone == owners
 }
 
 fn references(object: &Value) -> impl Iterator<Item = &Value> {
-    let list = object["metadata"]["ownerReferences"].as_array();
+    let list = object["metadata"][OWNERS].as_array();
     list.into_iter().flatten()
 }
 
@@ -60,18 +62,4 @@ fn lost(cluster: &Cluster, reference: &Value, dependent: &Value) -> bool {
         (!kind.namespaced || !at.is_empty())
             && owner.is_none_or(|one| reference["uid"] != uid(&one) || waits(&one, FOREGROUND))
     })
-}
-
-/// Takes owners out of an object.
-fn disown(cluster: &Cluster, key: &Key, gone: impl Fn(&Value) -> bool) {
-    amend(cluster, key, |next| {
-        keep(next, "metadata", "ownerReferences", |one| !gone(one));
-    });
-}
-
-/// Takes a finalizer out of an object.
-fn unhold(cluster: &Cluster, key: &Key, finalizer: &str) {
-    amend(cluster, key, |next| {
-        keep(next, "metadata", "finalizers", |one| one != finalizer);
-    });
 }
