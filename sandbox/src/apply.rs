@@ -80,10 +80,9 @@ pub fn apply(
     let schema = &Structural::of(kind).schema;
     let live = live.unwrap_or(&Value::Null);
     let may_own = |path: &Path| ownable(path, kind, writer.subresource);
-    let applied = nodes(config, schema).into_iter();
-    let applied = applied.filter(|(path, (_, owned))| *owned && may_own(path));
-    let applied = applied.map(|(path, _)| path).collect();
-    let mut mine = Entry::new(kind, writer, APPLY, applied);
+    let mut applied = nodes(config, schema);
+    applied.retain(|path, (_, owned)| *owned && may_own(path));
+    let mut mine = Entry::new(kind, writer, APPLY, applied.into_keys().collect());
     let entries = entries_of(live).into_iter();
     let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.of() == mine.of());
 
@@ -97,17 +96,13 @@ pub fn apply(
     if let Some(Entry { fields_v1: old, .. }) = own {
         let theirs = others.iter().flat_map(|entry| &entry.fields_v1);
         let keep = theirs.chain(&mine.fields_v1).cloned().collect();
-        retain(
-            &mut merged,
-            schema,
-            &mut Path::new(),
-            &mut |path, _, _, _| {
-                // What tells a list's items apart stays in them.
-                let key = matches!(path.as_slice(), [.., item, field]
+        let mut stays = |path: &Path, _: &Value, _: Option<usize>, _: bool| {
+            // What tells a list's items apart stays in them.
+            let key = matches!(path.as_slice(), [.., item, field]
                 if item.starts_with("k:") && item.contains(&format!("{:?}:", &field[2..])));
-                key || !has(old, path) || has(&keep, path) || *path == ["f:metadata"]
-            },
-        );
+            key || !has(old, path) || has(&keep, path) || *path == ["f:metadata"]
+        };
+        retain(&mut merged, schema, &mut Path::new(), &mut stays);
     }
     hand_over(&mut others, &taken, &nodes(&merged, schema));
     if let Some(own) = own.filter(|own| merged == *live && own.fields_v1 == mine.fields_v1) {

@@ -114,14 +114,9 @@ impl Cluster {
     pub fn select(&self, call: &Call, at: Option<u64>) -> Result<(u64, Vec<Arc<Value>>)> {
         let (selector, resource) = (call.selector()?, call.kind.resource());
         let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let (revision, found) = match at {
-            None => self.store.list(&resource, namespace),
-            Some(revision) => {
-                let found = self.store.list_at(&resource, namespace, revision);
-                let why = "too old a list: begin again from its start";
-                (revision, found.ok_or_else(|| Failure::new(410, why))?)
-            }
-        };
+        let found = self.store.list_at(&resource, namespace, at);
+        let too_old = || Failure::new(410, "too old a list: begin again from its start");
+        let (revision, found) = found.ok_or_else(too_old)?;
         let found = found.into_iter().map(|one| call.kind.convert(one));
         let found = found.filter(|object| selector.matches(object));
         Ok((revision, found.collect()))

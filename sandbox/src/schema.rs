@@ -35,13 +35,18 @@ impl Structural {
         }
     }
 
-    /// Fails with what is wrong with the schema's values, e.g. a pattern. Rules that do not compile are kept as such.
-    fn compile(schema: Value, with_rules: bool) -> Result<Self, String> {
-        let rules = if with_rules { &schema } else { &Value::Null };
+    /// Fails with what does not compile: patterns and rules.
+    fn compile(schema: Value, with_rules: bool) -> Result<Self, Vec<String>> {
+        let values = values::compile(&schema).map_err(|why| vec![why])?;
+        let rules = compile_schema(if with_rules { &schema } else { &Value::Null });
+        let wrong = values::wrong_rules(&rules);
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
         Ok(Self {
-            values: values::compile(&schema)?,
-            rules: compile_schema(rules),
             schema,
+            values,
+            rules,
         })
     }
 
@@ -72,10 +77,9 @@ impl Structural {
         self.walk(object, |schema, value, _| {
             let fields = schema["properties"].as_object();
             for (name, inner) in fields.filter(|_| value.is_object()).into_iter().flatten() {
-                let null = || value[name].is_null() && inner["nullable"] != true;
-                if (value.get(name).is_none() || null())
-                    && let Some(filled) = builtin::default_of(inner, value)
-                {
+                let may_be = |value: &Value| !value.is_null() || inner["nullable"] == true;
+                let given = value.get(name).is_some_and(may_be);
+                if !given && let Some(filled) = builtin::default_of(inner, value) {
                     value[name] = filled;
                 }
             }
@@ -107,6 +111,9 @@ impl Structural {
         walk(&self.schema, object, "", &mut visit);
     }
 }
+
+/// What is done with a value by its schema; its path comes last.
+type Visit<'a> = &'a mut dyn FnMut(&Value, &mut Value, &str);
 
 /// Takes out what the kind does not know; returns the paths.
 ///
@@ -140,12 +147,7 @@ pub(crate) fn field<'a>(schema: &'a Value, name: &str) -> &'a Value {
     }
 }
 
-fn walk(
-    schema: &Value,
-    value: &mut Value,
-    path: &str,
-    visit: &mut impl FnMut(&Value, &mut Value, &str),
-) {
+fn walk(schema: &Value, value: &mut Value, path: &str, visit: Visit<'_>) {
     if !schema.is_object() {
         return;
     }

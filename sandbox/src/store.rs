@@ -106,29 +106,29 @@ impl Store {
     /// was so.
     #[must_use]
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Value>>) {
-        let inner = self.lock();
-        let all = inner.of(resource, namespace).into_values().cloned();
-        (self.revision(), all.collect())
+        let now = self.list_at(resource, namespace, None);
+        now.unwrap_or_default() // what is now is known
     }
 
-    /// The same as it was at `revision`; `None` if the changes since then are no longer known.
+    /// The same as it was at a revision, if one is given; `None` if the changes since then are no longer known.
     #[must_use]
     pub fn list_at(
         &self,
         resource: &str,
         namespace: Option<&str>,
-        revision: u64,
-    ) -> Option<Vec<Arc<Value>>> {
+        at: Option<u64>,
+    ) -> Option<(u64, Vec<Arc<Value>>)> {
         let inner = self.lock();
+        let at = at.unwrap_or_else(|| self.revision());
         let mut then = inner.of(resource, namespace);
-        let later = inner.since(revision)?.rev();
+        let later = inner.since(at)?.rev();
         for event in later.filter(|event| event.key.is(resource, namespace)) {
             match &event.before {
                 Some(before) => then.insert(&event.key, before),
                 None => then.remove(&event.key),
             };
         }
-        Some(then.into_values().cloned().collect())
+        Some((at, then.into_values().cloned().collect()))
     }
 
     /// Every object, whatever its kind.
@@ -187,19 +187,14 @@ impl Store {
         Ok(object)
     }
 
-    /// Changes after `revision`, of one kind (empty for every) and from one namespace or all.
+    /// Changes after the revision `since`, of one kind (empty for every) and from one namespace or all.
     #[must_use]
-    pub fn watch(
-        self: &Arc<Self>,
-        resource: &str,
-        namespace: Option<&str>,
-        revision: u64,
-    ) -> Watch {
+    pub fn watch(self: &Arc<Self>, resource: &str, namespace: Option<&str>, since: u64) -> Watch {
         Watch {
             store: Arc::clone(self),
             resource: resource.to_owned(),
             namespace: namespace.map(str::to_owned),
-            seen: revision,
+            seen: since,
         }
     }
 
@@ -221,16 +216,11 @@ pub struct Watch {
     store: Arc<Store>,
     resource: String,
     namespace: Option<String>,
-    seen: u64,
+    /// Revision up to which everything was returned.
+    pub seen: u64,
 }
 
 impl Watch {
-    /// Revision up to which everything was returned.
-    #[must_use]
-    pub fn seen(&self) -> u64 {
-        self.seen
-    }
-
     /// The next change; waits for it. Can be dropped while it waits without losing one. `None` once the changes since what
     /// was seen are no longer known.
     pub async fn next(&mut self) -> Option<Event> {
@@ -239,11 +229,11 @@ impl Watch {
             let found = {
                 let inner = self.store.lock();
                 let (resource, namespace) = (self.resource.as_str(), self.namespace.as_deref());
-                let mut events = inner.since(self.seen)?;
+                let wanted =
+                    |event: &&Event| resource.is_empty() || event.key.is(resource, namespace);
+                let found = inner.since(self.seen)?.find(wanted).cloned();
                 self.seen = self.seen.max(self.store.revision());
-                events
-                    .find(|event| resource.is_empty() || event.key.is(resource, namespace))
-                    .cloned()
+                found
             };
             if let Some(event) = found {
                 self.seen = event.revision;

@@ -68,6 +68,10 @@ pub(super) fn ownable(path: &[String], kind: &Kind, subresource: &str) -> bool {
     own == (subresource == "status") && NOBODYS.split(' ').all(|nobodys| nobodys != field)
 }
 
+/// Whether something stays: its path, the value there, the number of parts with owners of their own it is made of (`None`
+/// if it has but one owner), and whether to have it is a fact of its own, as it is an item or an entry of a map.
+type Stays<'a> = &'a mut dyn FnMut(&Path, &Value, Option<usize>, bool) -> bool;
+
 /// All there is in an object.
 pub(super) fn nodes(object: &Value, schema: &Value) -> Nodes {
     let mut found = Nodes::new();
@@ -94,15 +98,8 @@ pub(super) fn changed(before: &Nodes, after: &Nodes) -> Paths {
     changed.map(|(path, _)| path.clone()).collect()
 }
 
-/// Takes out what `stays` is false of, from the outside in: of a path, the value there, the number of parts with owners of
-/// their own it is made of (`None` if it has but one owner), and whether to have it is a fact of its own, as it is an item
-/// or an entry of a map.
-pub(super) fn retain(
-    value: &mut Value,
-    schema: &Value,
-    path: &mut Path,
-    stays: &mut impl FnMut(&Path, &Value, Option<usize>, bool) -> bool,
-) {
+/// Takes out what does not stay, from the outside in.
+pub(super) fn retain(value: &mut Value, schema: &Value, path: &mut Path, stays: Stays<'_>) {
     let mut part = |step: String, value: &mut Value, inner: &Value| {
         let entry = !step.starts_with("f:") || schema.get("additionalProperties") == Some(inner);
         path.push(step);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::schema::{field, lists};
+use crate::schema::{self, lists};
 
 /// Whose rules a merge follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,73 +15,69 @@ pub(crate) enum How {
 
 /// `live` with what `patch` says. Lists are merged by `x-kubernetes-list-type`; what is new in one comes last.
 pub(crate) fn merge(live: &Value, patch: &Value, schema: &Value, how: How) -> Value {
+    let strategic = how == How::Strategic;
     match patch {
-        Value::Object(patch)
-            if how == How::Strategic || schema["x-kubernetes-map-type"] != "atomic" =>
-        {
-            let live = live.as_object().cloned().unwrap_or_default();
-            object(live, patch, schema, how).into()
+        Value::Object(patch) if strategic || schema["x-kubernetes-map-type"] != "atomic" => {
+            let mut merged = live.as_object().cloned().unwrap_or_default();
+            if strategic {
+                follow(patch, &mut merged);
+            }
+            let fields = patch.iter();
+            for (name, value) in fields.filter(|(name, _)| !strategic || !name.starts_with('$')) {
+                if strategic && value.is_null() {
+                    merged.remove(name);
+                } else {
+                    let field = merged.entry(name).or_insert(Value::Null);
+                    *field = merge(field, value, schema::field(schema, name), how);
+                }
+            }
+            merged.into()
         }
         Value::Array(patch) => {
-            let live = live.as_array().cloned().unwrap_or_default();
-            list(live, patch, schema, how).into()
+            let merged = live.as_array().cloned().unwrap_or_default();
+            list(merged, patch, schema, how).into()
         }
         _ => patch.clone(),
     }
 }
 
-fn object(
-    mut merged: Map<String, Value>,
-    patch: &Map<String, Value>,
-    schema: &Value,
-    how: How,
-) -> Map<String, Value> {
-    let strategic = how == How::Strategic;
-    let directive = patch.get("$patch").filter(|_| strategic);
+/// Does what the directives of a patch say to the object they are about.
+fn follow(patch: &Map<String, Value>, merged: &mut Map<String, Value>) {
+    let directive = patch.get("$patch");
     if directive.is_some_and(|how| how == "replace" || how == "delete") {
         merged.clear();
     }
-    if let Some(Value::Array(kept)) = patch.get("$retainKeys").filter(|_| strategic) {
+    if let Some(Value::Array(kept)) = patch.get("$retainKeys") {
         merged.retain(|name, _| kept.iter().any(|kept| kept == name));
     }
-    for (name, value) in patch {
-        if !strategic || !(value.is_null() || name.starts_with('$')) {
-            let live = merged.get(name).unwrap_or(&Value::Null);
-            let next = merge(live, value, field(schema, name), how);
-            merged.insert(name.clone(), next);
-        } else if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            let list = merged.get_mut(list).and_then(Value::as_array_mut);
-            if let (Some(list), Some(gone)) = (list, value.as_array()) {
-                list.retain(|item| !gone.contains(item));
-            }
-        } else {
-            merged.remove(name);
+    for (name, gone) in patch {
+        let list = name.strip_prefix("$deleteFromPrimitiveList/");
+        let list = list.and_then(|list| merged.get_mut(list)?.as_array_mut());
+        if let Some((list, gone)) = list.zip(gone.as_array()) {
+            list.retain(|item| !gone.contains(item));
         }
     }
-    merged
 }
 
 fn list(mut merged: Vec<Value>, patch: &[Value], schema: &Value, how: How) -> Vec<Value> {
     let is = |item: &Value, directive: &str| how == How::Strategic && item["$patch"] == directive;
-    let rest = patch.iter().filter(|item| !is(item, "replace")).cloned();
-    let rest: Vec<Value> = rest.collect();
-    let known = lists::steps(schema, &merged).filter(|_| rest.len() == patch.len());
+    let items = patch.iter().filter(|item| !is(item, "replace"));
+    let known = lists::steps(schema, &merged).filter(|_| items.clone().count() == patch.len());
     let (Some(mut known), Some(steps)) = (known, lists::steps(schema, patch)) else {
-        return rest;
+        return items.cloned().collect();
     };
     for (step, item) in steps.into_iter().zip(patch) {
         let at = known.iter().position(|known| *known == step);
-        match at {
-            Some(at) if is(item, "delete") => {
-                known.remove(at);
-                merged.remove(at);
-            }
-            Some(at) => merged[at] = merge(&merged[at], item, &schema["items"], how),
-            None if is(item, "delete") => {}
-            None => {
-                known.push(step);
-                merged.push(merge(&Value::Null, item, &schema["items"], how));
-            }
+        let at = at.unwrap_or_else(|| {
+            merged.push(Value::Null);
+            known.push(step);
+            known.len() - 1
+        });
+        if is(item, "delete") {
+            known.remove(at);
+            merged.remove(at);
+        } else {
+            merged[at] = merge(&merged[at], item, &schema["items"], how);
         }
     }
     merged

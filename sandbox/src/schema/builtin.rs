@@ -10,8 +10,6 @@ use serde_json::{Map, Value, json};
 use super::Structural;
 use crate::kinds::definitions;
 
-const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-
 /// The compiled schema of a built-in kind by its name among the [`definitions`].
 ///
 /// # Panics
@@ -28,7 +26,8 @@ pub(super) fn structural(name: &str) -> &'static Structural {
 /// A schema declared for a custom kind with what every object has.
 pub(super) fn with_metadata(declared: &Value) -> Value {
     let text = json!({"type": "string"});
-    let properties = json!({"apiVersion": text, "kind": text, "metadata": resolve(METADATA)});
+    let metadata = resolve("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let properties = json!({"apiVersion": text, "kind": text, "metadata": metadata});
     let mut schema = json!({"properties": properties});
     json_patch::merge(&mut schema, declared);
     schema

@@ -1,6 +1,5 @@
 //! CustomResourceDefinitions: the kinds one defines.
 
-use kube_cel::{CompilationError, CompiledSchema};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -22,27 +21,16 @@ pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<C
         let at = format!("spec.versions[{index}].schema.openAPIV3Schema");
         let schema = builtin::with_metadata(&version["schema"]["openAPIV3Schema"]);
         match Structural::compile(schema, release >= Release::V1_30) {
-            Ok(schema) => {
-                let at = format!("{at}…x-kubernetes-validations");
-                for why in wrong_rules(&schema.rules) {
-                    let why = format!("compilation failed: {why}");
-                    causes.push(cause("FieldValueInvalid", &at, &why));
-                }
-                let served = version["served"] == true;
-                kinds.extend(served.then(|| kind(&definition["spec"], version, schema)));
+            Ok(schema) if version["served"] == true => {
+                kinds.push(kind(&definition["spec"], version, schema));
             }
-            Err(why) => causes.push(cause("FieldValueInvalid", &at, &why)),
+            Ok(_) => {}
+            Err(wrong) => {
+                causes.extend(wrong.iter().map(|why| cause("FieldValueInvalid", &at, why)));
+            }
         }
     }
     causes.is_empty().then_some(kinds).ok_or(causes)
-}
-
-fn wrong_rules(rules: &CompiledSchema) -> Vec<&CompilationError> {
-    let within = rules.properties.values().chain(rules.items.as_deref());
-    let within = within.chain(rules.additional_properties.as_deref());
-    let mut wrong = rules.compilation_errors();
-    wrong.extend(within.flat_map(wrong_rules));
-    wrong
 }
 
 fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {

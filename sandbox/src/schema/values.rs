@@ -43,6 +43,15 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|why| why.to_string())
 }
 
+/// What is wrong with rules.
+pub(super) fn wrong_rules(rules: &CompiledSchema) -> Vec<String> {
+    let errors = rules.compilation_errors().into_iter();
+    let errors = errors.map(|why| format!("compilation failed: {why}"));
+    let within = rules.properties.values().chain(rules.items.as_deref());
+    let within = within.chain(rules.additional_properties.as_deref());
+    errors.chain(within.flat_map(wrong_rules)).collect()
+}
+
 /// What is wrong with the values of an object.
 pub(super) fn check(values: &Validator, object: &Value) -> Vec<Cause> {
     let errors = values.iter_errors(object);
@@ -83,17 +92,11 @@ pub(super) fn broken_rules(
 ) -> Vec<Cause> {
     let broken = kube_cel::validate_compiled(rules, object, before).err();
     let broken = broken.iter().flat_map(kube_cel::ValidationErrors::as_slice);
-    broken
-        .map(|rule| {
-            let field = match rule.field_path.trim_start_matches('.') {
-                "" => "<nil>",
-                path => path,
-            };
-            cause(
-                rule.reason.as_deref().unwrap_or_default(),
-                field,
-                &rule.message,
-            )
-        })
-        .collect()
+    let told = |rule: &kube_cel::ValidationError| {
+        let path = Some(rule.field_path.trim_start_matches('.'));
+        let field = path.filter(|path| !path.is_empty()).unwrap_or("<nil>");
+        let reason = rule.reason.as_deref().unwrap_or_default();
+        cause(reason, field, &rule.message)
+    };
+    broken.map(told).collect()
 }

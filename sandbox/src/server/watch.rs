@@ -69,7 +69,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
                 _ = faults.changed() => {}
                 event = watch.next(), if flows => {
                     let Some(event) = event else {
-                        let why = format!("too old resource version: {}; list again", watch.seen());
+                        let why = format!("too old resource version: {}; list again", watch.seen);
                         yield ("ERROR", Failure::new(410, why).body());
                         return;
                     };
@@ -78,7 +78,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
                     }
                 }
                 _ = ticks.tick(), if flows && bookmarks => {
-                    yield ("BOOKMARK", bookmark(&view, watch.seen()));
+                    yield ("BOOKMARK", bookmark(&view, watch.seen));
                 }
             }
         }

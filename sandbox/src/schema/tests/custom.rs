@@ -357,7 +357,7 @@ fn a_rule_or_pattern_that_does_not_compile_is_refused() {
     for (schema, field) in [
         (
             json!({"type": "string", "x-kubernetes-validations": [{"rule": "self =="}]}),
-            "…x-kubernetes-validations",
+            "",
         ),
         (json!({"type": "string", "pattern": "("}), ""),
     ] {
