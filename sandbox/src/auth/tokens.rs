@@ -129,8 +129,9 @@ pub fn request(
     cluster: &Cluster,
     namespace: &str,
     account: &str,
-    request: Value,
+    mut request: Value,
 ) -> Result<Value, Failure> {
+    json_patch::merge(&mut request, &json!({"status": null})); // Go sends one without a time
     let request = TokenRequest::deserialize(request);
     let mut request = request.map_err(|error| Failure::bad_request(error.to_string()))?;
     let spec = &mut request.spec;
