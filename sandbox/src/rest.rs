@@ -72,12 +72,8 @@ impl Call {
     /// # Errors
     /// 400 for selectors that are none.
     pub(crate) fn selector(&self) -> Result<Selector> {
-        let selector = |name| self.query.get(name);
-        Selector::parse(
-            &self.kind,
-            selector("labelSelector"),
-            selector("fieldSelector"),
-        )
+        let texts = ["labelSelector", "fieldSelector"].map(|name| self.query.get(name));
+        Selector::parse(&self.kind, texts[0], texts[1])
     }
 
     fn conflict(&self, why: &str) -> Failure {

@@ -92,10 +92,8 @@ pub async fn listen<A, F>(
                     reset: CancellationToken::new(),
                 };
                 let reset = peer.reset.clone();
-                connection(stream, &stop, &reset, |request| {
-                    answer(request, peer.clone())
-                })
-                .await;
+                let answer = |request| answer(request, peer.clone());
+                connection(stream, &stop, &reset, answer).await;
             }
         });
     }

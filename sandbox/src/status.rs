@@ -49,18 +49,14 @@ impl Failure {
     /// Any of them, with the reason Kubernetes gives with this code: HTTP's own, but for a few.
     pub fn new(code: u16, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(code).unwrap_or_default();
+        let usual = status.canonical_reason().unwrap_or_default();
         let reason = match code {
             410 => "Expired".into(),
             413 => "RequestEntityTooLarge".into(),
             422 => "Invalid".into(),
             500 => "InternalError".into(),
             504 => "Timeout".into(),
-            _ => Cow::Owned(
-                status
-                    .canonical_reason()
-                    .unwrap_or_default()
-                    .replace(' ', ""),
-            ),
+            _ => usual.replace(' ', "").into(),
         };
         Self {
             code,
@@ -149,7 +145,6 @@ fn filled(mut object: Value) -> Value {
 
 /// `pods`, or `roles.rbac.authorization.k8s.io`.
 pub(crate) fn qualified(group: &str, resource: &str) -> String {
-    format!("{resource}.{group}")
-        .trim_end_matches('.')
-        .to_owned()
+    let both = format!("{resource}.{group}");
+    both.trim_end_matches('.').to_owned()
 }

@@ -53,11 +53,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Of the first object that cannot be deleted.
-    pub async fn delete_all(
-        &self,
-        call: &Call,
-        options: &DeleteOptions,
-    ) -> Result<Vec<Arc<Value>>> {
+    pub async fn delete_all(&self, call: &Call, how: &DeleteOptions) -> Result<Vec<Arc<Value>>> {
         let mut deleted = Vec::new();
         for object in self.select(call, None)?.1 {
             let one = Call {
@@ -65,7 +61,7 @@ impl Cluster {
                 name: name(&object).to_owned(),
                 ..call.clone()
             };
-            match self.delete(&one, options).await {
+            match self.delete(&one, how).await {
                 Ok(left) => deleted.push(left.unwrap_or(object)),
                 Err(failure) if failure.code == 404 => {}
                 Err(failure) => return Err(failure),

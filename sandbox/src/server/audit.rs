@@ -3,21 +3,15 @@
 
 use std::io::Write as _;
 
-use http::Request;
 use http::header::USER_AGENT;
 use serde_json::{Value, json};
 
-use super::{Peer, body};
+use super::{Asked, Peer, body};
 use crate::cluster::Cluster;
 use crate::request::Attributes;
 
 /// What is known of a request from its beginning.
-pub(super) fn begin<B>(
-    cluster: &Cluster,
-    asked: &Attributes,
-    request: &Request<B>,
-    peer: &Peer,
-) -> Value {
+pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer: &Peer) -> Value {
     let mut event = json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseComplete",
         "auditID": uuid::Uuid::new_v4().to_string(), "verb": asked.verb, "requestURI": request.uri().to_string(),
