@@ -55,6 +55,8 @@ pub(super) struct Run {
 
 impl Run {
     /// Writes until the bridge is gone, seals, tells what it sealed, and delivers.
+    ///
+    /// What comes at the end, or never, is in boxes: most sessions are idle most of the time, and keep this in memory.
     pub(super) async fn run(self, writer: Box<Writer>, tell: oneshot::Sender<Finished>) {
         let recorder = Arc::clone(&self.recorder);
         recorder.metrics.recordings_open.inc();
@@ -70,13 +72,13 @@ impl Run {
                 let _ = tell.send(finished); // a task that is gone needs no answer
                 Some((done.place, done.manifest))
             }
-            Err(Some(unsealed)) => recorder.rescue(unsealed, Some(tell)).await,
+            Err(Some(unsealed)) => Box::pin(recorder.rescue(unsealed, Some(tell))).await,
             Err(None) => None,
         };
         if let Some((place, manifest)) = done {
             recorder.count(&manifest);
             let there = deliveries.done().await;
-            recorder.hand_over(place, &manifest, &there).await;
+            Box::pin(recorder.hand_over(place, &manifest, &there)).await;
         }
     }
 
@@ -128,7 +130,7 @@ impl Run {
             }
             if ended {
                 let end = ending.await.ok();
-                return recorder.seal(writer, at, end, live).await;
+                return Box::pin(recorder.seal(writer, at, end, live)).await;
             }
         }
     }
