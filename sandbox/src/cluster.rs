@@ -161,14 +161,9 @@ impl Sandbox {
         Ok(self.kubeconfig_of(&user))
     }
 
-    /// A kubeconfig with a bearer token, such as a ServiceAccount's.
+    /// A kubeconfig for a user as one has it, such as `{"token": "…"}`, in JSON, which is YAML.
     #[must_use]
-    pub fn kubeconfig_with_token(&self, token: &str) -> String {
-        self.kubeconfig_of(&json!({"token": token}))
-    }
-
-    /// JSON, which is YAML.
-    fn kubeconfig_of(&self, user: &Value) -> String {
+    pub fn kubeconfig_of(&self, user: &Value) -> String {
         let authority = STANDARD.encode(self.cluster.pki.authority());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "sandbox",

@@ -41,8 +41,6 @@ pub struct RequestFault {
 pub enum Answer {
     /// This HTTP status, with the Status Kubernetes would send: 409, 429, 500, 503 and so on.
     Code(u16),
-    /// The right answer, this many milliseconds late.
-    DelayMs(u64),
     /// TCP reset.
     #[default]
     Reset,
@@ -84,8 +82,6 @@ pub struct Order {
     pub faults: Option<Faults>,
     /// Seconds to move the clock, back if negative.
     pub advance_seconds: i64,
-    /// Whether to forget all changes up to now, so that watches from an older revision get 410.
-    pub compact: bool,
 }
 
 impl Faults {
@@ -116,9 +112,6 @@ impl Order {
             .map(|faults| cluster.faults.send_replace(faults));
         let ahead = SignedDuration::from_secs(self.advance_seconds);
         cluster.clock.advance(ahead);
-        if self.compact {
-            cluster.store.compact();
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  node: the pods of the store ──► process ──► log
-//!  connect (API server), kubelet ──► stream ──┘  └► channel, wire
+//!  connect (API server), kubelet ──► stream ──┘  └► channel
 //! ```
 //!
 //! A container has the rights, the file system, the network and the `PATH` of whoever runs the sandbox. Its image is noted
@@ -17,7 +17,6 @@ mod log;
 mod node;
 mod process;
 mod stream;
-mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,23 +29,17 @@ pub use node::run;
 
 use process::Process;
 
-type Starts = HashMap<(String, String), Vec<Arc<Process>>>;
+/// A start of a container.
+type Start = Arc<Process>;
+type Starts = HashMap<(String, String), Vec<Start>>;
 
 /// The last two starts of each container, the newest last, by pod UID and name.
 #[derive(Debug, Default)]
 pub struct Pods(watch::Sender<Starts>);
 
 impl Pods {
-    fn starts(&self, uid: &str, name: &str) -> Vec<Arc<Process>> {
+    fn starts(&self, uid: &str, name: &str) -> Vec<Start> {
         let key = (uid.to_owned(), name.to_owned());
         self.0.borrow().get(&key).cloned().unwrap_or_default()
-    }
-
-    fn add(&self, uid: &str, name: &str, process: &Arc<Process>) {
-        self.0.send_modify(|all| {
-            let starts = all.entry((uid.to_owned(), name.to_owned())).or_default();
-            starts.drain(..starts.len().saturating_sub(1));
-            starts.push(Arc::clone(process));
-        });
     }
 }

@@ -17,7 +17,7 @@ use super::stream::Stream;
 use crate::cluster::Cluster;
 use crate::object;
 use crate::release::Release;
-use crate::request::Query;
+use crate::request::{Attributes, Query};
 use crate::server::{Body, TEXT, text, typed};
 use crate::status::Failure;
 use crate::store::Key;
@@ -32,41 +32,35 @@ const DEAD: &str = "error dialing backend: connection refused";
 /// What the API server would answer before the upgrade.
 pub fn connect(
     cluster: &Arc<Cluster>,
-    namespace: &str,
-    pod: &str,
-    subresource: &str,
+    asked: &Attributes,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
-    let found = cluster.store.get(&Key::new("pods", namespace, pod));
+    let (pod, what) = (asked.name.as_str(), asked.subresource.as_str());
+    let found = cluster.store.get(&Key::new("pods", &asked.namespace, pod));
     let pod = found.ok_or_else(|| Failure::not_found("", "pods", pod))?;
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let query = asked.query.clone();
     let container = choose(&pod, query.get("container")).map_err(Failure::bad_request)?;
     let v5 = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL).contains(V5);
     let translated = v5 && cluster.release == Release::V1_30;
-    serve(
-        cluster,
-        &pod,
-        container,
-        subresource,
-        query,
-        translated,
-        request,
-    )
+    serve(cluster, &pod, container, what, query, translated, request)
 }
 
 /// The container meant: the only one, or the one named.
 fn choose<'a>(pod: &'a Value, named: &str) -> Result<&'a str, String> {
     let listed = |list: &str| pod["spec"][list].as_array().into_iter().flatten();
     let all = ["containers", "initContainers", "ephemeralContainers"].into_iter();
-    let mut every = all.flat_map(listed).filter_map(|one| one["name"].as_str());
+    let every = all.flat_map(listed).filter_map(|one| one["name"].as_str());
+    let every: Vec<&str> = every.collect();
     let pod_name = object::name(pod);
     if named.is_empty() && listed("containers").count() != 1 {
-        let all = every.collect::<Vec<_>>().join(" ");
-        return Err(format!(
-            "a container name must be specified for pod {pod_name}, choose one of: [{all}]"
-        ));
+        let (all, why) = (
+            every.join(" "),
+            "a container name must be specified for pod",
+        );
+        return Err(format!("{why} {pod_name}, choose one of: [{all}]"));
     }
-    let found = every.find(|one| named.is_empty() || *one == named);
+    let mut found = every.into_iter();
+    let found = found.find(|one| named.is_empty() || *one == named);
     found.ok_or_else(|| format!("container {named} is not valid for pod {pod_name}"))
 }
 
@@ -102,14 +96,10 @@ pub(super) fn serve(
     if query.flag("tty") {
         query.set("stderr", "false");
     }
+    let streams = ["stdin", "stdout", "stderr"].map(|name| query.flag(name));
     let container = match starts.pop().filter(|start| start.runs()) {
         _ if dead => Err((500, DEAD)),
-        _ if !["stdin", "stdout", "stderr"]
-            .iter()
-            .any(|name| query.flag(name)) =>
-        {
-            Err((400, NO_STREAM))
-        }
+        _ if streams == [false; 3] => Err((400, NO_STREAM)),
         found => found.ok_or((500, "container not found, or it has ended")),
     };
     if let (Err((code, why)), false) = (&container, translated) {

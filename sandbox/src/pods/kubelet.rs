@@ -12,6 +12,7 @@ use tokio::select;
 use super::connect;
 use crate::auth::{ANONYMOUS, authenticate, rbac};
 use crate::cluster::{Cluster, NODE};
+use crate::object;
 use crate::request::{Attributes, Query};
 use crate::server::{self, Body, Peer, TEXT, typed};
 use crate::status::Failure;
@@ -20,7 +21,7 @@ use crate::store::Key;
 /// Pause before a kubelet that is to live again tries once more to get its port.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Serves the kubelet's own port (`/exec/{namespace}/{pod}/{container}`, `/attach/…`, `/containerLogs/…`) until the
+/// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`, `/containerLogs/…`) until the
 /// sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while
 /// [`crate::Faults`] says that it is dead.
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
@@ -65,23 +66,21 @@ fn answer(
     let [
         _,
         what @ ("exec" | "attach" | "containerLogs"),
-        namespace,
+        at,
         name,
+        uid @ ..,
         container,
-    ] = path[..]
+    ] = &path[..]
     else {
         return Err(Failure::new(404, "404 page not found"));
     };
-    let pod = cluster.store.get(&Key::new("pods", namespace, name));
+    let pod = cluster.store.get(&Key::new("pods", at, name));
+    let pod = pod.filter(|pod| uid.iter().all(|uid| object::uid(pod) == *uid));
     let pod = pod.ok_or_else(|| Failure::new(404, "pod does not exist"))?;
     let mut query = Query::parse(parts.uri.query().unwrap_or_default());
     // It has names of its own for streams, and takes only `1` for true.
-    for (name, its) in [
-        ("stdin", "input"),
-        ("stdout", "output"),
-        ("stderr", "error"),
-        ("tty", "tty"),
-    ] {
+    let its = ["input", "output", "error", "tty"];
+    for (name, its) in ["stdin", "stdout", "stderr", "tty"].into_iter().zip(its) {
         let value = ["0", "1"][usize::from(query.get(its) == "1")];
         query.set(name, value);
     }

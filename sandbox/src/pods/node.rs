@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::select;
 
-use super::log;
 use super::process::{self, Plan, Process};
+use super::{Start, log};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
 use crate::store::Key;
@@ -104,7 +104,7 @@ fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
             let due = due(list, policy, &starts);
             match due.filter(|_| initialized && end.is_none()) {
                 Some(due) if now < due => wake = wake.min(due),
-                Some(_) => starts.push(start(cluster, pod, spec, &starts)),
+                Some(_) => starts = start(cluster, pod, spec, &starts),
                 None => {}
             }
             if let (Some(end), Some(last)) = (end, starts.last()) {
@@ -124,20 +124,14 @@ fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
     let gone = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
     let key = Key::new("pods", object::namespace(pod), object::name(pod));
     // Somebody who changed it meanwhile is a reason to look at it again.
-    let _ = cluster
-        .store
-        .write(&key, Some(pod), (!gone).then_some(next));
+    let next = (!gone).then_some(next);
+    let _ = cluster.store.write(&key, Some(pod), next);
     wake
 }
 
 /// Starts a container of a pod. An image's own command is not known: a shell stands for it if there is an input, and
 /// otherwise something that only waits, for about 68 years.
-fn start(
-    cluster: &Arc<Cluster>,
-    pod: &Value,
-    spec: &Value,
-    starts: &[Arc<Process>],
-) -> Arc<Process> {
+fn start(cluster: &Arc<Cluster>, pod: &Value, spec: &Value, starts: &[Start]) -> Vec<Start> {
     let (uid, name) = (object::uid(pod), spec["name"].as_str().unwrap_or_default());
     let mut spec = spec.clone();
     let none = |field: &str| spec[field].as_array().is_none_or(Vec::is_empty);
@@ -154,17 +148,27 @@ fn start(
         started: cluster.clock.now(),
     };
     let (process, written) = Process::start(plan, true, &cluster.tasks);
-    cluster.pods.add(uid, name, &process);
     let (shared, started) = (Arc::clone(cluster), Arc::clone(&process));
     cluster.tasks.spawn(async move {
         log::keep(&started.log, written, &shared.clock).await;
         shared.pods.0.send_modify(|_| {}); // its end is news
     });
-    process
+    let starts: Vec<Start> = starts
+        .last()
+        .cloned()
+        .into_iter()
+        .chain([process])
+        .collect();
+    let key = (uid.to_owned(), name.to_owned());
+    cluster
+        .pods
+        .0
+        .send_modify(|all| _ = all.insert(key, starts.clone()));
+    starts
 }
 
 /// When a container is to start, for the first time or again.
-fn due(place: &str, policy: &str, starts: &[Arc<Process>]) -> Option<Timestamp> {
+fn due(place: &str, policy: &str, starts: &[Start]) -> Option<Timestamp> {
     let Some(last) = starts.last() else {
         return Some(Timestamp::MIN);
     };
@@ -191,16 +195,14 @@ fn wait(restarts: u32) -> i64 {
 }
 
 /// A container in the status. No image is pulled: its ID says so by being the reference itself.
-fn entry(place: &str, policy: &str, spec: &Value, starts: &[Arc<Process>]) -> Value {
+fn entry(place: &str, policy: &str, spec: &Value, starts: &[Start]) -> Value {
     let newest = starts.last().map(|start| &start.plan);
     let restarts = newest.map_or(0, |plan| plan.restarts);
     let mut states: Vec<Value> = starts.iter().rev().map(|start| state(start)).collect();
     if due(place, policy, starts).is_some() {
         let message = format!("back-off {}s restarting failed container", wait(restarts));
-        let waiting = match newest {
-            None => json!({"reason": "ContainerCreating"}),
-            Some(_) => json!({"reason": "CrashLoopBackOff", "message": message}),
-        };
+        let again = json!({"reason": "CrashLoopBackOff", "message": message});
+        let waiting = newest.map_or(json!({"reason": "ContainerCreating"}), |_| again);
         states.insert(0, json!({"waiting": waiting}));
     }
     let completed = states[0]["terminated"]["exitCode"] == 0;
@@ -223,11 +225,8 @@ fn state(start: &Process) -> Value {
     let Some((code, ended)) = start.over() else {
         return json!({"running": {"startedAt": started}});
     };
-    let reason = match code {
-        _ if start.failure.is_some() => "StartError",
-        0 => "Completed",
-        _ => "Error",
-    };
+    let reason = ["Completed", "Error"][usize::from(code != 0)];
+    let reason = start.failure.as_ref().map_or(reason, |_| "StartError");
     json!({"terminated": {
         "exitCode": code, "reason": reason, "message": start.failure, "containerID": start.plan.mark,
         "startedAt": started, "finishedAt": format!("{ended:.0}"),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Once};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use pty_process::{OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channel::{STDERR, STDOUT};
@@ -58,10 +58,9 @@ pub(super) struct Process {
     /// Of a container: what it writes.
     pub(super) log: watch::Sender<Log>,
     pid: Option<Pid>,
-    ended: CancellationToken,
     /// Whether it was asked to end.
     asked: Once,
-    /// Exit code, once all it wrote was taken.
+    /// Exit code, once it has ended.
     code: watch::Sender<Option<i32>>,
     input: Mutex<Input>,
     /// Whoever does not take what is written stops the process for all, as in containerd.
@@ -129,17 +128,13 @@ impl Process {
             failure,
             log: watch::Sender::default(),
             pid: id.and_then(|id| Pid::from_raw(id.cast_signed())),
-            ended: CancellationToken::new(),
             asked: Once::new(),
             code: watch::Sender::default(),
             input: Mutex::new(input),
             listeners: watch::Sender::new(vec![listener]),
         });
-        let pumps = TaskTracker::new();
-        for (channel, output) in outputs {
-            tasks.spawn(pumps.track_future(Arc::clone(&process).pump(channel, output)));
-        }
-        pumps.close();
+        let pump = |(channel, output)| tasks.spawn(Arc::clone(&process).pump(channel, output));
+        let pumps: Vec<_> = outputs.into_iter().map(pump).collect();
         let this = Arc::clone(&process);
         tasks.spawn(async move {
             let mut code = None;
@@ -148,12 +143,11 @@ impl Process {
             {
                 code = status.code().or(status.signal().map(|signal| 128 + signal));
             }
-            this.ended.cancel();
+            this.code.send_replace(code.or(Some(128)));
             if first {
                 kill_all(&this.plan.mark).await;
             }
-            pumps.wait().await;
-            this.code.send_replace(code.or(Some(128)));
+            join_all(pumps).await;
             this.listeners.send_modify(Vec::clear);
         });
         (process, heard)
@@ -163,16 +157,14 @@ impl Process {
     pub(super) fn attach(&self) -> mpsc::Receiver<Written> {
         let (listener, heard) = mpsc::channel(1);
         self.listeners.send_modify(|listeners| {
-            if self.code.borrow().is_none() {
-                listeners.push(listener);
-            }
+            listeners.extend(self.runs().then_some(listener));
         });
         heard
     }
 
     /// Whether it has not ended.
     pub(super) fn runs(&self) -> bool {
-        !self.ended.is_cancelled()
+        self.code.borrow().is_none()
     }
 
     /// Sends a signal, if it still runs; TERM only once.
@@ -185,7 +177,7 @@ impl Process {
         }
     }
 
-    /// Waits for the exit code and all that was written; 128 and the signal if one ended it.
+    /// Waits for the exit code; 128 and the signal if one ended it.
     pub(super) async fn exit(&self) -> i32 {
         let mut code = self.code.subscribe();
         let code = code.wait_for(Option::is_some).await;
@@ -233,7 +225,7 @@ impl Process {
             self.listeners
                 .send_modify(|all| all.retain(|one| !one.is_closed()));
             if self.listeners.borrow().is_empty() {
-                return self.ended.cancelled().await; // nobody reads it: it stops once its pipe is full
+                self.exit().await; // nobody reads it: it stops once its pipe is full
             }
         }
     }

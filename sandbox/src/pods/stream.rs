@@ -11,14 +11,12 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader, WriteHalf};
 use tokio::select;
 use tokio::sync::{Mutex, Notify};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, ERROR, RESIZE, STDERR, STDIN, STDOUT, Subprotocol, V5};
 use super::process::{Process, Started, kill_all};
-use super::wire;
 use crate::cluster::Cluster;
 use crate::faults::{Faults, StreamFault};
 use crate::request::Query;
@@ -54,12 +52,15 @@ struct Size {
     height: u16,
 }
 
-type Out<'a> = Mutex<WriteHalf<&'a mut TokioIo<Upgraded>>>;
+type Socket = TokioIo<Upgraded>;
+type Out<'a> = Mutex<WriteHalf<&'a mut Socket>>;
+/// What is talked to, with what it writes from now on; or all there is to tell.
+type Begun = Result<Started, String>;
 
 impl Stream {
     /// Serves a client until either side is done, or something ends it without a word. A process whose client left goes
     /// on, as in Kubernetes.
-    pub(super) async fn run(self, mut io: TokioIo<Upgraded>) {
+    pub(super) async fn run(self, mut io: Socket) {
         let mut started = self.begin().await;
         let mut faults = self.cluster.faults.subscribe();
         let reset = |now: &Faults| now.streams == StreamFault::Reset;
@@ -80,12 +81,10 @@ impl Stream {
         }
     }
 
-    /// What is talked to, with what it writes from now on.
-    async fn begin(&self) -> Result<Started, String> {
+    async fn begin(&self) -> Begun {
         let container = self.container.clone()?;
         if self.attach {
-            let heard = container.attach();
-            return Ok((container, heard));
+            return Ok((Arc::clone(&container), container.attach()));
         }
         let mut plan = container.plan.clone();
         let spec = json!({
@@ -105,8 +104,8 @@ impl Stream {
 
     /// Whether the client asked for standard input, output or error.
     fn wants(&self, channel: u8) -> bool {
-        let name = ["stdin", "stdout", "stderr"][usize::from(channel)];
-        self.query.flag(name)
+        self.query
+            .flag(["stdin", "stdout", "stderr"][usize::from(channel)])
     }
 
     /// Waits until nothing has moved for too long.
@@ -121,11 +120,7 @@ impl Stream {
         }
     }
 
-    async fn converse(
-        &self,
-        io: &mut TokioIo<Upgraded>,
-        started: &mut Result<Started, String>,
-    ) -> io::Result<()> {
+    async fn converse(&self, io: &mut Socket, started: &mut Begun) -> io::Result<()> {
         let (from, to) = tokio::io::split(io);
         let out = Mutex::new(to);
         // One empty message on the first channel the client reads tells it that it is connected.
@@ -179,7 +174,7 @@ impl Stream {
     async fn frame(&self, out: &Out<'_>, frame: Frame) -> io::Result<()> {
         let mut out = out.lock().await;
         let fault = self.cluster.faults.borrow().streams;
-        wire::write(&mut *out, frame, fault).await
+        channel::write(&mut *out, frame, fault).await
     }
 
     /// The read loop of the real server, until the client closes or breaks a rule that closes: a process that takes no
@@ -194,7 +189,7 @@ impl Stream {
     ) {
         let (v5, terminal) = (self.protocol.0 == V5, process.plan.flag("tty"));
         let (mut open, mut stuck) = (self.wants(STDIN) && process.plan.flag("stdin"), false);
-        while let Ok((opcode, frame)) = wire::read(&mut from).await {
+        while let Ok((opcode, frame)) = channel::read(&mut from).await {
             match opcode {
                 OpCode::Control(Control::Close) => return,
                 OpCode::Control(Control::Ping) => match self.frame(out, Frame::pong(frame)).await {

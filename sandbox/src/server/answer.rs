@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{Method, Response};
@@ -72,10 +71,6 @@ async fn serve(
                 failure.details["retryAfterSeconds"] = 1.into();
             }
             return Err(failure);
-        }
-        Some(Answer::DelayMs(time)) => {
-            let late = tokio::time::sleep(Duration::from_millis(time));
-            cluster.stop.run_until_cancelled(late).await;
         }
         Some(Answer::Reset) => {
             peer.reset.cancel();

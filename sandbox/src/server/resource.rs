@@ -56,7 +56,7 @@ pub(super) async fn answer(
             let create = Attributes::about("create", "", namespace, &resource, name);
             rbac::require(cluster, &who, &create)?;
         }
-        return crate::pods::connect(cluster, namespace, name, subresource, request);
+        return crate::pods::connect(cluster, asked, request);
     }
     namespace = if kind.namespaced { namespace } else { "" };
     let mut call = Call::new(who, &kind, namespace, name, "");

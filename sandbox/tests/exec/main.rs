@@ -706,7 +706,12 @@ async fn an_ephemeral_container_starts_when_it_is_added() {
 #[tokio::test]
 async fn the_kubelet_serves_its_own_dialect() {
     let lab = Lab::start(Release::V1_36).await;
-    lab.sleeper().await;
+    let pod = lab.sleeper().await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let named = format!("/exec/default/web/{uid}/app?command=true&output=1");
+    assert!(lab.try_open(&named, V5).await.is_ok());
+    let other = named.replace(uid, "other");
+    assert_eq!(lab.try_open(&other, V5).await.err().unwrap().status(), 404);
     let path = "/exec/default/web/app?command=echo&command=hi";
     let told = lab
         .try_open(&format!("{path}&output=1"), V5)

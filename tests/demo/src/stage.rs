@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use drawbridge_sandbox::{Options, Sandbox};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -158,7 +159,7 @@ async fn parts(
     let mut kubeconfigs = Vec::new();
     for account in ["drawbridge-operator", "drawbridge-gateway"] {
         let token = token(admin, account).await?;
-        let kubeconfig = sandbox.kubeconfig_with_token(&token);
+        let kubeconfig = sandbox.kubeconfig_of(&json!({"token": token}));
         kubeconfigs.push(files.write(&format!("{account}.kubeconfig"), &kubeconfig)?);
     }
     let pki = &sandbox.cluster().pki;
