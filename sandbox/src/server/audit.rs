@@ -18,6 +18,11 @@ pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer
         "user": {"username": ""}, "sourceIPs": [peer.address.ip().to_string()],
         "userAgent": body::text(request.headers(), &USER_AGENT), "requestReceivedTimestamp": now(cluster),
     });
+    // Whoever asks may have named the request, so that both sides' logs join.
+    let named = request.headers().get("audit-id");
+    if let Some(id) = named.and_then(|id| id.to_str().ok()) {
+        event["auditID"] = id.into();
+    }
     if asked.resource_request {
         event["objectRef"] = json!({
             "resource": asked.resource, "apiVersion": asked.version, "namespace": asked.namespace,
