@@ -316,7 +316,7 @@ pub struct Transfer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
-    /// Whether the command is `tar`, and this the stream of an archive.
+    /// Whether it is stdin or stdout of `tar`.
     pub archive: bool,
 }
 

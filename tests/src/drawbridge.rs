@@ -232,6 +232,14 @@ impl Drawbridge {
         &self.pki
     }
 
+    /// The audit log of one of the programs, by its name in [`Drawbridge::logs`]: `operator` or `gateway`.
+    #[must_use]
+    pub fn audit_log(&self, program: &str) -> PathBuf {
+        self.files
+            .dir
+            .join(format!("{program}.audit/log/audit.jsonl"))
+    }
+
     /// Everything both programs have logged so far, further gateways included.
     ///
     /// # Errors

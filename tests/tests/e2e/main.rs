@@ -2,6 +2,7 @@
 //!
 //! One binary, so that one sandbox, one operator and one gateway serve all of it.
 
+mod audit;
 mod bounds;
 mod cut;
 mod failures;
@@ -10,6 +11,7 @@ mod grant;
 mod hostile;
 mod isolation;
 mod keepalive;
+mod live;
 mod quiet;
 mod recorder;
 mod recording;
