@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
@@ -29,10 +29,40 @@ fn server(dir: &Path, port: u16) -> Server {
     Server::start("nats-server", &args, &dir.join("nats.log"))
 }
 
+const USER: &str = "drawbridge";
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A server that speaks TLS and wants a password; and the files with its authority's certificate and the password.
+fn guarded(dir: &Path, port: u16) -> (Server, PathBuf, PathBuf) {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let path = |name: &str| dir.join(name);
+    std::fs::write(path("server.crt"), issued.cert.pem()).expect("written");
+    let key = issued.signing_key.serialize_pem();
+    std::fs::write(path("server.key"), key).expect("written");
+    std::fs::write(path("password"), format!("{PASSWORD}\n")).expect("written");
+    let text = format!(
+        "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {store:?} }}\n\
+         tls {{ cert_file: {cert:?}, key_file: {key:?} }}\n\
+         authorization {{ user: {USER:?}, password: {PASSWORD:?} }}\n",
+        store = path("jetstream"),
+        cert = path("server.crt"),
+        key = path("server.key"),
+    );
+    std::fs::write(path("nats.conf"), text).expect("written");
+    let args = ["-c".to_owned(), path("nats.conf").display().to_string()];
+    let server = Server::start("nats-server", &args, &path("nats.log"));
+    (server, path("server.crt"), path("password"))
+}
+
 async fn context(port: u16) -> jetstream::Context {
+    connected(port, async_nats::ConnectOptions::new()).await
+}
+
+async fn connected(port: u16, options: async_nats::ConnectOptions) -> jetstream::Context {
     let mut client = None;
     until("nats-server answers", async || {
-        client = async_nats::connect(format!("127.0.0.1:{port}")).await.ok();
+        let options = options.clone();
+        client = options.connect(format!("localhost:{port}")).await.ok();
         client.is_some()
     })
     .await;
@@ -133,4 +163,54 @@ async fn nothing_is_lost_when_the_server_is_killed_and_this_process_restarts_mea
         "within its window the stream drops what is sent twice"
     );
     common::verify(lines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_tls_and_a_password_takes_events_of_who_has_both_and_of_nobody_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let (_server, ca, password) = guarded(dir.path(), port);
+    let options = async_nats::ConnectOptions::new()
+        .require_tls(true)
+        .add_root_certificates(ca.clone())
+        .user_and_password(USER.to_owned(), PASSWORD.to_owned());
+    let jetstream = connected(port, options).await;
+    let config = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec![SUBJECT.to_owned()],
+        ..stream::Config::default()
+    };
+    jetstream.create_stream(config).await.expect("made");
+    let (ca, password) = (ca.display(), password.display());
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "a guess\n").expect("written");
+    let wrong = wrong.display();
+    for (number, options) in [
+        "tls=false".to_owned(),
+        format!("user={USER}&password-file={password}"), // trusts the system's authorities alone
+        format!("ca={ca}&user={USER}&password-file={wrong}"),
+        format!("ca={ca}"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let spool = dir.path().join(number.to_string());
+        let sink = format!("nats://localhost:{port}/{SUBJECT}#{options}");
+        let (log, running) = start(&spool, &sink).await;
+        log.emit(event(number));
+        running.stop().await; // it tries for a moment
+        assert!(stored(&jetstream).await.is_empty(), "{options}");
+    }
+    let options = format!("ca={ca}&user={USER}&password-file={password}");
+    let sink = format!("nats://localhost:{port}/{SUBJECT}#{options}");
+    let (log, running) = start(dir.path(), &sink).await;
+    for number in 0..500 {
+        log.emit(event(number));
+    }
+    let wanted: HashSet<usize> = (0..500).collect();
+    until("all are stored", async || {
+        numbers(&records(&stored(&jetstream).await)) == wanted
+    })
+    .await;
+    running.stop().await;
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use drawbridge_audit::event::Record;
@@ -27,6 +28,8 @@ enum Mood {
     Lies,
     /// Hangs up without an answer.
     HangsUp,
+    /// Reads the batch, and never answers.
+    Hangs,
     /// Takes no more than three events at once.
     Small,
 }
@@ -67,16 +70,11 @@ async fn answer(
         .map(|line| serde_json::from_slice(line).expect("a record"))
         .collect();
     assert_eq!(head.headers["drawbridge-events"], records.len().to_string());
+    let mood = count(&receiver);
+    if mood == Mood::Hangs {
+        std::future::pending::<()>().await;
+    }
     let mut receiver = receiver.lock().expect("not poisoned");
-    let mood = receiver.mood;
-    let name = match mood {
-        Mood::Takes => "takes",
-        Mood::Fails => "fails",
-        Mood::Lies => "lies",
-        Mood::HangsUp => "hangs up",
-        Mood::Small => "small",
-    };
-    *receiver.requests.entry(name).or_default() += 1;
     let code = match mood {
         Mood::Takes | Mood::Lies => {
             receiver.records.extend(records);
@@ -88,11 +86,27 @@ async fn answer(
         }
         Mood::Small => 413,
         Mood::Fails => 500,
-        Mood::HangsUp => return Err(std::io::Error::other("hangs up")),
+        Mood::HangsUp | Mood::Hangs => return Err(std::io::Error::other("hangs up")),
     };
     let mut response = Response::new(Full::default());
     *response.status_mut() = code.try_into().expect("a status");
     Ok(response)
+}
+
+/// Counts a request, and says how it is to be answered.
+fn count(receiver: &Shared) -> Mood {
+    let mut receiver = receiver.lock().expect("not poisoned");
+    let mood = receiver.mood;
+    let name = match mood {
+        Mood::Takes => "takes",
+        Mood::Fails => "fails",
+        Mood::Lies => "lies",
+        Mood::HangsUp => "hangs up",
+        Mood::Hangs => "hangs",
+        Mood::Small => "small",
+    };
+    *receiver.requests.entry(name).or_default() += 1;
+    mood
 }
 
 async fn receive(listener: TcpListener, receiver: Shared) {
@@ -176,4 +190,52 @@ async fn a_receiver_that_fails_hangs_up_and_returns_gets_every_event_across_rest
         .map(|record| (record.id, &record.instance, record.seq))
         .collect();
     assert_eq!(known.len(), by_id.len(), "one id, one event");
+}
+
+/// Longer than a receiver may take (30 s), and than the pause after it.
+const TOO_LONG: Duration = Duration::from_secs(31);
+
+#[tokio::test]
+async fn a_receiver_that_hangs_is_given_up_in_time_and_gets_everything_once_it_works() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}/audit", listener.local_addr().expect("bound"));
+    let receiver: Shared = Arc::new(Mutex::new(Receiver {
+        mood: Mood::Hangs,
+        requests: HashMap::new(),
+        records: Vec::new(),
+    }));
+    tokio::spawn(receive(listener, Arc::clone(&receiver)));
+    let hung = |times: usize| {
+        let receiver = Arc::clone(&receiver);
+        async move || {
+            let receiver = receiver.lock().expect("not poisoned");
+            receiver.requests.get("hangs") == Some(&times)
+        }
+    };
+    let (log, running) = start(dir.path(), &url).await;
+    for number in 0..100 {
+        log.emit(common::event(number));
+    }
+    // Each attempt is given up when its time is over, and made again; not before.
+    for times in 1..=3 {
+        common::until("an attempt", hung(times)).await;
+        tokio::time::pause();
+        tokio::time::advance(TOO_LONG).await;
+        tokio::time::resume();
+    }
+    common::until("another attempt", hung(4)).await;
+    assert!(receiver.lock().expect("not poisoned").records.is_empty());
+    receiver.lock().expect("not poisoned").mood = Mood::Takes;
+    tokio::time::pause();
+    tokio::time::advance(TOO_LONG).await;
+    tokio::time::resume();
+    let have =
+        async || common::numbers(&receiver.lock().expect("not poisoned").records).len() == 100;
+    common::until("everything", have).await;
+    running.stop().await;
+    let receiver = receiver.lock().expect("not poisoned");
+    let ids: std::collections::HashSet<_> =
+        receiver.records.iter().map(|record| record.id).collect();
+    assert_eq!(ids.len(), receiver.records.len(), "each was taken once");
 }
