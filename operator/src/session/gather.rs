@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{ConsoleSession, ObservedSession};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,7 +28,11 @@ pub(super) async fn gather(ctx: &Ctx, session: Arc<ConsoleSession>) -> Result<Ob
     };
     let namespace = session.namespace().unwrap_or_default();
     let namespace = ctx.watches.namespaces.get(&ObjectRef::new(&namespace));
+    let account = names::account(&session.uid().unwrap_or_default());
+    let account = ctx.watches.accounts.get(&ctx.sessions_namespace, &account);
+    let made = account.and_then(|account| account.metadata.creation_timestamp.clone());
     Ok(Observed {
+        account_made: made.map(|made| made.0),
         namespace_deleting: namespace
             .is_some_and(|found| found.metadata.deletion_timestamp.is_some()),
         session,

@@ -1,13 +1,16 @@
 //! The decision. No client, no clock, no async.
 
-use drawbridge_crds::rules;
 use drawbridge_crds::v1alpha1::{
     ConsoleSession, ConsoleSessionSpec, EndReason, Mode, ObservedSession, Phase, RecordingTerms,
     ResolvedTarget,
 };
+use drawbridge_crds::{names, rules};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::sync::Arc;
+
+/// How far the clocks of an operator and an API server may be apart.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// Everything one pass needs, fetched before any decision is made.
 #[derive(Clone, Debug)]
@@ -22,6 +25,9 @@ pub struct Observed {
     pub recording: RecordingTerms,
     /// The session that one of `mode: Observe` names. Looked for only before its grant.
     pub other: Option<ObservedSession>,
+    /// When the session's account was made, if there is one: at its grant, or when it was restored. The gateway may write
+    /// the status, but not that.
+    pub account_made: Option<Timestamp>,
     /// When all this was read.
     pub now: Timestamp,
 }
@@ -201,9 +207,32 @@ pub fn plan(seen: &Observed) -> Plan {
         return over(seen, reason, None);
     }
     match granted(session) {
-        Some(granted) => keep(seen, &granted),
+        Some(granted) => match vouched(seen, granted) {
+            Some(granted) => keep(seen, &granted),
+            None => over(seen, EndReason::Revoked, None),
+        },
         None => wait_or_grant(seen),
     }
+}
+
+/// The grant that the status tells of, as far as what it left behind bears it out: a status that was written by somebody
+/// else neither revives what has ended nor makes access longer. `None`: there is no trace of a grant.
+fn vouched(seen: &Observed, granted: Granted) -> Option<Granted> {
+    let session = &*seen.session;
+    let Some(made) = seen.account_made else {
+        // Before the account is made the session is held, and it is let go only after the account is gone.
+        let mut held = session.finalizers().iter();
+        return held.any(|name| name == names::FINALIZER).then_some(granted);
+    };
+    let latest = made.checked_add(SKEW).unwrap_or(made);
+    if granted.since <= latest {
+        return Some(granted);
+    }
+    Some(Granted {
+        since: latest,
+        expires_at: granted.expires_at.min(expiry(session, latest)?),
+        ..granted
+    })
 }
 
 /// Reasons that beat everything else.

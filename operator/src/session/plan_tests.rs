@@ -17,7 +17,9 @@ fn session(spec: Value) -> ConsoleSession {
     let mut object = json!({
         "apiVersion": "drawbridge.dev/v1alpha1",
         "kind": "ConsoleSession",
-        "metadata": {"name": "shell", "namespace": "shop", "uid": "6f1c0000-1", "generation": 1},
+        "metadata": {
+            "name": "shell", "namespace": "shop", "uid": "6f1c0000-1", "generation": 1, "finalizers": [names::FINALIZER],
+        },
         "spec": {"user": "alice@example.com", "target": {"pod": {"name": "web-0"}}},
     });
     for (key, value) in spec.as_object().into_iter().flatten() {
@@ -45,6 +47,7 @@ fn seen(session: ConsoleSession, now: i64) -> Observed {
         pod: Some(running()),
         recording: RecordingTerms::default(),
         other: None,
+        account_made: None,
         now: at(now),
     }
 }
@@ -111,6 +114,35 @@ fn access_ends_at_the_deadline_not_after_it() {
             assert_eq!(plan.look_again, Some(at(NOON + 3600)));
         }
     }
+}
+
+#[test]
+fn a_status_alone_neither_revives_a_session_nor_makes_access_longer() {
+    let later = || {
+        granted(|session| {
+            let status = session.status.get_or_insert_default();
+            status.granted_at = Some(Time(at(NOON + 3000)));
+            status.expires_at = Some(Time(at(NOON + 6600)));
+        })
+    };
+    // Its account shows when it was granted.
+    let seen_with = |session, account_made| Observed {
+        account_made,
+        ..seen(session, NOON + 3001)
+    };
+    let bounded = plan(&seen_with(later(), Some(at(NOON + 1))));
+    let (_, since, expires_at) = open_to(&bounded);
+    assert_eq!((since, expires_at), (at(NOON + 61), at(NOON + 3661)));
+    // An account that was restored says nothing, nor does one whose API server's clock is a little ahead or behind.
+    for made in [-30, 0, 2000] {
+        let kept = plan(&seen_with(granted(|_| ()), Some(at(NOON + made))));
+        assert_eq!(open_to(&kept).2, at(NOON + 3600), "{made}");
+    }
+    // What has ended has left nothing.
+    let mut revived = later();
+    revived.metadata.finalizers = None;
+    let plan = plan(&seen_with(revived, None));
+    assert_eq!(ended(&plan), Some(EndReason::Revoked));
 }
 
 #[test]
@@ -539,6 +571,7 @@ prop_compose! {
             },
             recording: RecordingTerms::default(),
             other: None,
+            account_made: None,
             now: Timestamp::new(NOON + now, nanos).expect("in range"),
         }
     }
@@ -591,6 +624,7 @@ proptest! {
                 now: seen.now + SignedDuration::from_secs(later),
                 pod: Some(running()),
                 other: None,
+                account_made: None,
                 namespace_deleting: false,
                 recording: RecordingTerms::default(),
             });

@@ -284,6 +284,7 @@ mod tests {
             pod: None,
             recording: drawbridge_crds::v1alpha1::RecordingTerms::default(),
             other: None,
+            account_made: None,
             now: at(now),
         }
     }

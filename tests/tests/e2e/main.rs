@@ -7,6 +7,7 @@ mod bounds;
 mod cut;
 mod failures;
 mod faults;
+mod forged;
 mod grant;
 mod hostile;
 mod isolation;
