@@ -94,7 +94,6 @@ fn resource(kind: &Kind) -> Value {
             "attach" => ("", "PodAttachOptions", &["create", "get"]),
             "exec" => ("", "PodExecOptions", &["create", "get"]),
             "log" => ("", "Pod", &["get"]),
-            "portforward" => ("", "PodPortForwardOptions", &["create", "get"]),
             "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
             _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
         };

@@ -49,7 +49,7 @@ pub(super) async fn answer(
     if !known || misplaced || asked.path.trim_matches('/').split('/').count() > 8 {
         return Err(Failure::no_such_path());
     }
-    if matches!(subresource, "exec" | "attach" | "portforward" | "log") {
+    if matches!(subresource, "exec" | "attach" | "log") {
         // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
         if subresource != "log" && cluster.release.minor() >= 35 {
             let resource = format!("pods/{subresource}");
