@@ -103,6 +103,9 @@ pub enum Wrong {
     /// What it vouches for is not vouched for.
     #[error("vouches for nothing: {0}")]
     Checkpoint(String),
+    /// It is the last line of a run that ended, and no key that is trusted vouches for it.
+    #[error("ends {0}, and no trusted key vouches for it")]
+    Unsigned(String),
     /// There are too many runs to keep track of.
     #[error(
         "is of one run too many: a log of more than {MAX_RUNS} runs has to be verified in parts"
@@ -463,6 +466,11 @@ impl Verifier {
             }
             if let Some(suspect) = run.suspect {
                 self.problem(&suspect, Wrong::Altered);
+            }
+            let named = |problem: &Problem| problem.place == run.end;
+            let unsigned = self.keys.is_some() && run.stopped && run.signed != Some(run.last);
+            if unsigned && !self.report.problems.iter().any(named) {
+                self.problem(&run.end, Wrong::Unsigned(instance.clone()));
             }
             let ending = if run.stopped {
                 Ending::Stopped

@@ -153,6 +153,24 @@ fn a_checkpoint_of_another_place_is_no_end() {
     assert!(!verify(&log, &key).whole());
 }
 
+#[test]
+fn a_signature_hidden_at_the_end_is_missed_where_it_was() {
+    let key = SigningKey::generate();
+    let log = run(GATEWAY, 2, &key, None).concat();
+    let log = String::from_utf8(log).expect("is UTF-8");
+    let report = verify(
+        log.replace("checkpoint\":", "chekcpoint\":").as_bytes(),
+        &key,
+    );
+    let ends = Wrong::Unsigned(GATEWAY.to_owned());
+    let wrong: Vec<_> = report
+        .problems
+        .iter()
+        .map(|one| (one.place.line, &one.wrong))
+        .collect();
+    assert_eq!(wrong, [(4, &ends)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
