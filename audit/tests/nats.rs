@@ -36,17 +36,18 @@ const PASSWORD: &str = "correct horse battery staple";
 fn guarded(dir: &Path, port: u16) -> (Server, PathBuf, PathBuf) {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let path = |name: &str| dir.join(name);
+    let quoted = |name: &str| format!("\"{}\"", path(name).display());
     std::fs::write(path("server.crt"), issued.cert.pem()).expect("written");
     let key = issued.signing_key.serialize_pem();
     std::fs::write(path("server.key"), key).expect("written");
     std::fs::write(path("password"), format!("{PASSWORD}\n")).expect("written");
     let text = format!(
-        "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {store:?} }}\n\
-         tls {{ cert_file: {cert:?}, key_file: {key:?} }}\n\
+        "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {store} }}\n\
+         tls {{ cert_file: {cert}, key_file: {key} }}\n\
          authorization {{ user: {USER:?}, password: {PASSWORD:?} }}\n",
-        store = path("jetstream"),
-        cert = path("server.crt"),
-        key = path("server.key"),
+        store = quoted("jetstream"),
+        cert = quoted("server.crt"),
+        key = quoted("server.key"),
     );
     std::fs::write(path("nats.conf"), text).expect("written");
     let args = ["-c".to_owned(), path("nats.conf").display().to_string()];
