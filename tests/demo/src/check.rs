@@ -1,25 +1,24 @@
-//! `--check`: a command through the gateway, the page, and a revocation that ends an open shell.
+//! `--check`: a command through the gateway, the page, a revocation that ends an open shell, and the recordings of both.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use drawbridge_crds::v1alpha1::{Recorded, RecordingVerdict};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::AttachParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::session::{NAMESPACE, POD, revoke};
+use crate::session::{NAMESPACE, POD, SHELL, recorded, revoke};
+use crate::stage::client;
 
 /// Longest wait for anything here. An answer takes milliseconds; a busy machine may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Checks that the demo keeps what its summary says.
-pub(crate) async fn check(alice: &Client, kubeconfig: &str) -> Result<()> {
-    let config = Kubeconfig::from_yaml(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let gateway = Client::try_from(config)?;
+pub(crate) async fn check(alice: &Client, shell: &str, look: &str) -> Result<()> {
+    let gateway = client(shell).await?;
     let pods = Api::<Pod>::namespaced(gateway.clone(), NAMESPACE);
     let said = timeout(LIMIT, command(&pods))
         .await
@@ -63,6 +62,22 @@ pub(crate) async fn check(alice: &Client, kubeconfig: &str) -> Result<()> {
         "a revoked session was let in"
     );
     println!("check: revoked; the open shell ended, and no other is let in");
+
+    // The command's, and the shell's.
+    let recorded = timeout(LIMIT, recorded(alice, 2))
+        .await
+        .context("the session tells no recordings")??;
+    let whole = |one: &Recorded| one.verdict == RecordingVerdict::Complete;
+    ensure!(recorded.iter().all(whole), "not whole: {recorded:?}");
+    let look = client(look).await?;
+    let mut told = String::new();
+    for one in &recorded {
+        let path = format!("/sessions/{NAMESPACE}/{SHELL}/recordings/{}/cast", one.id);
+        let cast = http::Request::get(path).body(Vec::new())?;
+        told += &look.request_text(cast).await.context("no replay")?;
+    }
+    ensure!(told.contains("hello from the pod"), "recorded was {told}");
+    println!("check: both were recorded, and are replayed to who may look");
     Ok(())
 }
 

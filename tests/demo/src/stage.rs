@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use drawbridge_crds::names::{SIGNING_KEYS, SYSTEM_NAMESPACE};
 use drawbridge_sandbox::{Options, Sandbox};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,8 +20,8 @@ use crate::check::check;
 use crate::files::{Files, private};
 use crate::install::{install, token};
 use crate::part::Part;
-use crate::session::{self, Granted, NAME, NAMESPACE, USER};
-use crate::summary::Summary;
+use crate::session::{self, Granted, NAMESPACE, SHELL, USER};
+use crate::summary::{KEYS, Summary};
 
 /// Plays it: with the gateway on `port`, in a browser if `open`, checked and ended if `check`.
 pub(crate) async fn play(port: u16, open: bool, check: bool) -> Result<()> {
@@ -57,7 +60,9 @@ struct Stage {
     alice: Client,
     alice_file: PathBuf,
     granted: Granted,
+    look: Granted,
     url: String,
+    replay: String,
 }
 
 impl Stage {
@@ -75,15 +80,24 @@ impl Stage {
         let alice = sandbox.kubeconfig(USER, &[])?;
         let alice_file = files.write("alice.kubeconfig", &alice)?;
         let alice = client(&alice).await?;
-        let granted = session::ask(&alice).await?;
-        let url = format!("https://{addr}/ui/#{NAMESPACE}/{NAME}/{}", granted.token);
+        let granted = session::ask_shell(&alice).await?;
+        let look = session::ask_look(&alice).await?;
+        let link =
+            |page: &str, token| format!("https://{addr}/ui/{page}#{NAMESPACE}/{SHELL}/{token}");
+        let (url, replay) = (link("", &granted.token), link("replay.html", &look.token));
+        let keys = Api::<ConfigMap>::namespaced(admin, SYSTEM_NAMESPACE);
+        let there = |keys: Option<&ConfigMap>| keys.is_some();
+        let keys = await_condition(keys, SIGNING_KEYS, there).await?;
+        files.write(KEYS, &serde_json::to_string_pretty(&keys)?)?;
         Ok(Self {
             operator,
             gateway,
             alice,
             alice_file,
             granted,
+            look,
             url,
+            replay,
         })
     }
 
@@ -105,6 +119,7 @@ impl Stage {
         let keys = std::io::stdin().is_terminal() && !check_only;
         let summary = Summary {
             url: &self.url,
+            replay: &self.replay,
             dir: files.dir(),
             shell: &shell,
             alice: &self.alice_file,
@@ -120,7 +135,7 @@ impl Stage {
         }
         let shown = async {
             if check_only {
-                check(&self.alice, &self.granted.kubeconfig).await
+                check(&self.alice, &self.granted.kubeconfig, &self.look.kubeconfig).await
             } else {
                 watch_keys(&self.alice, keys).await
             }
@@ -232,7 +247,8 @@ fn has_desktop() -> bool {
             .any(|name| std::env::var_os(name).is_some())
 }
 
-async fn client(kubeconfig: &str) -> Result<Client> {
+/// A client of whom a kubeconfig names.
+pub(crate) async fn client(kubeconfig: &str) -> Result<Client> {
     let config = Kubeconfig::from_yaml(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

@@ -4,10 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+/// Where the gateway keeps recordings, below the demo's directory.
+pub(crate) const STORE: &str = "gateway.spool/store";
+/// The public keys to verify them with, beside it.
+pub(crate) const KEYS: &str = "signing-keys.json";
+
 /// What there is to say.
 pub(crate) struct Summary<'a> {
     /// Page of the terminal, token in the fragment.
     pub(crate) url: &'a str,
+    /// Page of what is recorded of it, another token in the fragment.
+    pub(crate) replay: &'a str,
     /// Directory of everything.
     pub(crate) dir: &'a Path,
     /// Kubeconfig of the gateway.
@@ -34,6 +41,7 @@ impl Summary<'_> {
         };
         let Self {
             url,
+            replay,
             dir,
             shell,
             alice,
@@ -57,8 +65,14 @@ impl Summary<'_> {
   {bold}Revoke{plain}    kubectl --kubeconfig {alice} -n demo patch cons shell --type merge -p '{{\"spec\":{{\"revoked\":true}}}}'
             {revoke}
 
+  {bold}Watch{plain}     {replay}
+            {dim}what goes on in the shell, and its recordings once it is closed; or, offline and with every byte checked:{plain}
+            cargo run -q -p drawbridge-cli -- verify {dir}/{STORE} --keys {dir}/{KEYS}
+            {dim}and ls, search, replay, export instead of verify{plain}
+
   {bold}Look{plain}      kubectl --kubeconfig {alice} -n demo get cons,pods
-            {dim}kubeconfigs, logs and the audit log are in {dir}{plain}
+            {dim}all of it is in {dir}: kubeconfigs, logs, {STORE} with the recordings,
+            and the audit logs in operator.audit and gateway.audit{plain}
 
   {bold}This is no cluster:{plain} pods are processes of this machine, and a shell in one is a shell as you.
   Ctrl-C ends it and leaves nothing behind.
@@ -82,6 +96,7 @@ mod tests {
     fn it_says_how_to_get_in_how_to_get_out_and_what_it_is_not() {
         let summary = Summary {
             url: "https://127.0.0.1:8443/ui/#demo/shell/t",
+            replay: "https://127.0.0.1:8443/ui/replay.html#demo/shell/u",
             dir: Path::new("/d"),
             shell: Path::new("/d/shell.kubeconfig"),
             alice: Path::new("/d/alice.kubeconfig"),
@@ -93,6 +108,8 @@ mod tests {
         let text = summary.text();
         for needed in [
             "https://127.0.0.1:8443/ui/#demo/shell/t",
+            "https://127.0.0.1:8443/ui/replay.html#demo/shell/u",
+            "verify /d/gateway.spool/store --keys /d/signing-keys.json",
             "kubectl --kubeconfig /d/shell.kubeconfig exec -it web",
             "kubectl --kubeconfig /d/alice.kubeconfig -n demo patch cons shell",
             "no cluster",
