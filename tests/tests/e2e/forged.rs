@@ -48,7 +48,7 @@ async fn what_a_gateway_forges_in_a_status_is_put_right() {
         for lie_of in [
             json!({"phase": "Pending"}),
             json!({"conditions": [{
-                "type": "Ready", "status": "False", "reason": "Forged", "message": "", "lastTransitionTime": later,
+                "type": "Ready", "status": "False", "reason": "Forged", "message": "not so", "lastTransitionTime": later,
             }]}),
             json!({"conditions": null}),
             json!({"credential": {"secret": "another", "expiresAt": later}}),
