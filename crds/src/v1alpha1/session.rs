@@ -309,8 +309,10 @@ pub struct Recorded {
     /// The recording's ID, which is the connection's: a UUID.
     #[schemars(length(max = 36))]
     pub id: String,
-    /// URL of the directory that holds it; empty if there is none.
-    #[schemars(length(max = 2048))]
+    /// URL of the directory that holds it; absent if there is none.
+    // Not told rather than empty: API servers of 1.20 take an empty text for null, and refuse it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(schema_with = "location_schema")]
     pub location: String,
     /// Whether it holds everything.
     pub verdict: RecordingVerdict,
@@ -326,8 +328,9 @@ pub struct Recorded {
     /// Its size in the store, without the manifest.
     #[schemars(schema_with = "count_schema")]
     pub bytes: u64,
-    /// Hash of its last chunk (SHA-256, hex), which all before lead to; empty when there is none.
-    #[schemars(length(max = 64))]
+    /// Hash of its last chunk (SHA-256, hex), which all before lead to; absent when there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(schema_with = "hash_schema")]
     pub chain_head: String,
 }
 
@@ -340,6 +343,14 @@ pub enum RecordingVerdict {
     Interrupted,
     /// There is none: the connection went on without, as `BestEffort` allows; `reason` says why.
     Missing,
+}
+
+fn location_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 2048})
+}
+
+fn hash_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 64})
 }
 
 /// As the derived schema, but with a format every API server knows.
