@@ -58,6 +58,8 @@ pub(super) struct Writer {
     checkpoint_interval: Duration,
     /// Lines since the last checkpoint.
     unsigned: u64,
+    /// The disk refused the last write: room in the spool is no news until it takes one.
+    failing: bool,
     directory: PathBuf,
 }
 
@@ -81,6 +83,7 @@ impl Writer {
             checkpoint_events: parts.checkpoint_events,
             checkpoint_interval: parts.checkpoint_interval,
             unsigned: 0,
+            failing: false,
             directory: parts.directory,
         }
     }
@@ -244,6 +247,7 @@ impl Writer {
         self.spool = Some(spool);
         let took = begun.elapsed().as_secs_f64();
         shared.metrics.0.write_seconds.observe(took);
+        self.failing = written.is_err();
         let end = written
             .map_err(|error| format!("cannot write to {}: {error}", self.directory.display()))?;
         self.end.send_replace(end);
@@ -319,6 +323,9 @@ impl Writer {
             backlog
                 .get_or_create(&SinkLabels::of(&sink))
                 .set(gauge(spool.bytes_since(at)));
+        }
+        if self.failing {
+            return;
         }
         let full = spool.bytes() > self.max_bytes - self.max_bytes / 8;
         shared.set_trouble(
