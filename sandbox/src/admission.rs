@@ -25,7 +25,7 @@ const VERSION: &str = "admission.k8s.io/v1";
 
 /// Which webhooks are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Those that may change the object.
     Mutating,
     /// Those that see what has become of it.
@@ -55,7 +55,7 @@ impl Write<'_> {
 ///
 /// # Errors
 /// What a webhook refused, or 500 when it could not be asked and its `failurePolicy` is `Fail`.
-pub async fn admit(
+pub(crate) async fn admit(
     cluster: &Cluster,
     stage: Stage,
     call: &Call,

@@ -19,7 +19,7 @@ const APPLY: &str = "Apply";
 
 /// A write whose fields are accounted for.
 #[derive(Clone, Copy, Debug)]
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     /// `fieldManager`, or what the user agent says before its first slash.
     pub manager: &'a str,
     /// `status`, or empty.
@@ -70,7 +70,7 @@ impl Entry {
 ///
 /// # Errors
 /// 409 with one cause for each field somebody else manages, unless `force`.
-pub fn apply(
+pub(crate) fn apply(
     live: Option<&Value>,
     config: &Value,
     kind: &Kind,
@@ -115,7 +115,7 @@ pub fn apply(
 
 /// Brings `metadata.managedFields` of `object`, which replaces `live`, up to date after any other write: the fields that
 /// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`.
-pub fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
+pub(crate) fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
     let schema = &Structural::of(kind).schema;
     let live = live.unwrap_or(&Value::Null);
     let mut entries = entries_of(object);

@@ -1,22 +1,22 @@
 //! Who asks, and whether they may.
 
-pub mod authenticate;
-pub mod rbac;
-pub mod reviews;
-pub mod tokens;
+pub(crate) mod authenticate;
+pub(crate) mod rbac;
+pub(crate) mod reviews;
+pub(crate) mod tokens;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 /// Group of whoever proved who he is.
-pub const AUTHENTICATED: &str = "system:authenticated";
+pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 /// Group of whoever did not.
-pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Group that may do anything, whatever the roles say.
-pub const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 /// Who asks without a credential.
-pub const ANONYMOUS: &str = "system:anonymous";
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
 
 const ACCOUNT: &str = "system:serviceaccount:";
 
@@ -43,8 +43,7 @@ impl Identity {
     }
 
     /// A person, or whoever else is not a ServiceAccount, with these groups and `system:authenticated`.
-    #[must_use]
-    pub fn user(username: &str, mut groups: Vec<String>) -> Self {
+    pub(crate) fn user(username: &str, mut groups: Vec<String>) -> Self {
         groups.push(AUTHENTICATED.to_owned());
         Self {
             username: username.to_owned(),
@@ -54,8 +53,7 @@ impl Identity {
     }
 
     /// A ServiceAccount, with the groups every one has.
-    #[must_use]
-    pub fn account(namespace: &str, name: &str, uid: &str) -> Self {
+    pub(crate) fn account(namespace: &str, name: &str, uid: &str) -> Self {
         let group = "system:serviceaccounts";
         let groups = vec![group.to_owned(), format!("{group}:{namespace}")];
         Self {
@@ -65,15 +63,13 @@ impl Identity {
     }
 
     /// Whether it is in a group.
-    #[must_use]
-    pub fn is_in(&self, group: &str) -> bool {
+    pub(crate) fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|mine| mine == group)
     }
 }
 
 /// Namespace and name of the ServiceAccount a username is of, if it is of one.
-#[must_use]
-pub fn account_of(username: &str) -> Option<(&str, &str)> {
+pub(crate) fn account_of(username: &str) -> Option<(&str, &str)> {
     let (namespace, name) = username.strip_prefix(ACCOUNT)?.split_once(':')?;
     (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
 }

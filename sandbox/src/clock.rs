@@ -11,7 +11,6 @@ pub struct Clock(Arc<watch::Sender<i64>>);
 
 impl Clock {
     /// Now.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         let now = Timestamp::now().checked_add(SignedDuration::from_secs(*self.0.borrow()));
         now.unwrap_or(Timestamp::MAX)

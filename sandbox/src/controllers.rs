@@ -21,7 +21,7 @@ use crate::selector::label_selector_matches;
 use crate::store::Key;
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
-pub async fn start(cluster: &Arc<Cluster>) {
+pub(crate) async fn start(cluster: &Arc<Cluster>) {
     let changes = |cluster: &Cluster| cluster.store.watch("", None, cluster.store.revision());
     let mut watch = changes(cluster);
     everything(cluster).await;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub use definitions::definitions;
+pub(crate) use definitions::definitions;
 
 use crate::release::Release;
 use crate::schema::Structural;
@@ -20,7 +20,8 @@ use crate::schema::Structural;
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a fact of its own about the kind"
+    clippy::struct_field_names,
+    reason = "each is a fact of its own about the kind, named as Kubernetes does"
 )]
 pub struct Kind {
     /// Empty for the core group.
@@ -86,7 +87,6 @@ pub struct Column {
 
 impl Kind {
     /// `v1`, or `rbac.authorization.k8s.io/v1`
-    #[must_use]
     pub fn api_version(&self) -> String {
         let both = format!("{}/{}", self.group, self.version);
         both.trim_start_matches('/').to_owned()
@@ -94,14 +94,12 @@ impl Kind {
 
     /// The store's name for it: `pods`, or `consolesessions.drawbridge.dev`. All versions share it, and so do the two
     /// groups that have events: what is read from the store is to be [converted](Kind::convert).
-    #[must_use]
     pub fn resource(&self) -> String {
         let core = self.group == events::GROUP;
         crate::status::qualified(if core { "" } else { &self.group }, &self.plural)
     }
 
     /// A stored object as this kind shows it. The store has each object in the version it was written in last.
-    #[must_use]
     pub fn convert(&self, object: Arc<Value>) -> Arc<Value> {
         let api_version = self.api_version();
         if object["apiVersion"] == *api_version {
@@ -116,7 +114,6 @@ impl Kind {
     }
 
     /// What can be done with its objects. Kubernetes empties one namespace at a time.
-    #[must_use]
     pub fn verbs(&self) -> &'static [&'static str] {
         const ALL: &str = "deletecollection";
         const STORED: &[&str] = &[
@@ -130,7 +127,6 @@ impl Kind {
     }
 
     /// Whether it is defined by a CustomResourceDefinition. Such a kind has no strategic merge patch.
-    #[must_use]
     pub fn custom(&self) -> bool {
         matches!(self.schema, Schema::Custom(_))
     }
@@ -144,7 +140,6 @@ pub struct Kinds {
 
 impl Kinds {
     /// Those built in, as `release` has them.
-    #[must_use]
     pub fn builtin(release: Release) -> Self {
         let kinds = builtin::kinds(release).map(Arc::new);
         Self {
@@ -153,7 +148,6 @@ impl Kinds {
     }
 
     /// All of them, in a stable order.
-    #[must_use]
     pub fn all(&self) -> Arc<Vec<Arc<Kind>>> {
         Arc::clone(&self.all.borrow())
     }
@@ -163,13 +157,11 @@ impl Kinds {
     }
 
     /// The kind at `/apis/{group}/{version}/…/{plural}`.
-    #[must_use]
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         self.first(|kind| kind.group == group && kind.version == version && kind.plural == plural)
     }
 
     /// The kind an object says it is of.
-    #[must_use]
     pub fn of(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
         self.first(|known| known.kind == kind && known.api_version() == api_version)
     }

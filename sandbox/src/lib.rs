@@ -18,31 +18,30 @@
 // A test that panics has failed.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod admission;
-pub mod apply;
+mod admission;
+mod apply;
 pub mod auth;
-pub mod clock;
+mod clock;
 pub mod cluster;
-pub mod controllers;
+mod controllers;
 mod discovery;
 pub mod faults;
-pub mod kinds;
+mod kinds;
 mod object;
 mod openapi;
 pub mod patch;
 pub mod pki;
-pub mod pods;
-pub mod release;
+mod pods;
+mod release;
 mod request;
 mod rest;
-pub mod schema;
+mod schema;
 pub mod selector;
 pub mod server;
 mod status;
 pub mod store;
 pub mod table;
 
-pub use clock::Clock;
 pub use cluster::{Cluster, Options, Sandbox};
 pub use faults::Faults;
 pub use release::Release;

@@ -23,9 +23,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use connect::connect;
-pub use kubelet::serve as serve_kubelet;
-pub use node::run;
+pub(crate) use connect::connect;
+pub(crate) use kubelet::serve as serve_kubelet;
+pub(crate) use node::run;
 
 use process::Process;
 

@@ -18,8 +18,7 @@ pub enum Release {
 
 impl Release {
     /// The minor version: 20, 30 or 36.
-    #[must_use]
-    pub fn minor(self) -> u32 {
+    pub(crate) fn minor(self) -> u32 {
         self as u32
     }
 }

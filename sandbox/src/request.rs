@@ -10,7 +10,7 @@ use crate::status::{Failure, Result, qualified};
 
 /// What is asked for, as authorization and admission see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
+pub(crate) struct Attributes {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; the lower-case method for
     /// paths that are no resource.
     pub verb: String,
@@ -36,7 +36,13 @@ pub struct Attributes {
 
 impl Attributes {
     /// A question about a resource (`pods`, `pods/exec`); empty for what does not matter.
-    pub fn about(verb: &str, group: &str, namespace: &str, resource: &str, name: &str) -> Self {
+    pub(crate) fn about(
+        verb: &str,
+        group: &str,
+        namespace: &str,
+        resource: &str,
+        name: &str,
+    ) -> Self {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         Self {
             verb: verb.to_owned(),
@@ -52,7 +58,7 @@ impl Attributes {
     }
 
     /// The store's name for the resource, with the subresource: `consolesessions.drawbridge.dev/status`.
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         let resource = qualified(&self.group, &self.resource);
         let both = format!("{resource}/{}", self.subresource);
         both.trim_end_matches('/').to_owned()

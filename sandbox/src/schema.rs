@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::{Kind, Schema};
 use crate::status::{Cause, Failure};
-pub use definition::kinds_of;
+pub(crate) use definition::kinds_of;
 
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 
@@ -27,7 +27,6 @@ pub struct Structural {
 
 impl Structural {
     /// The schema of a kind's objects. A built-in kind's is compiled when it is first asked for.
-    #[must_use]
     pub fn of(kind: &Kind) -> &Self {
         match &kind.schema {
             Schema::Builtin(name) => builtin::structural(name),
@@ -88,7 +87,6 @@ impl Structural {
 
     /// What is wrong with an object, `before` being the one it replaces. CEL rules are asked only once the values are
     /// right: they need not cope with what the schema rules out.
-    #[must_use]
     pub fn validate(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
         let mut causes = Vec::new();
         let mut given = object.clone();
@@ -119,7 +117,7 @@ type Visit<'a> = &'a mut dyn FnMut(&Value, &mut Value, &str);
 ///
 /// # Errors
 /// 400 for a value that is of another type than its field of a built-in kind.
-pub fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Failure> {
+pub(crate) fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Failure> {
     let structural = Structural::of(kind);
     let unknown = structural.prune(object);
     let mut wrong = values::check(&structural.values, object).into_iter();

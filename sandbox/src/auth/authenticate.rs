@@ -23,7 +23,7 @@ const BEARER: &str = "base64url.bearer.authorization.k8s.io.";
 ///
 /// # Errors
 /// 401 for a credential that is no good; none at all is `system:anonymous`.
-pub fn credential(
+pub(crate) fn credential(
     cluster: &Cluster,
     certificate: Option<&[u8]>,
     headers: &mut HeaderMap,
@@ -89,7 +89,7 @@ fn subprotocol(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
 ///
 /// # Errors
 /// 403 if he may not; 400 for headers that name no user.
-pub fn impersonated(
+pub(crate) fn impersonated(
     cluster: &Cluster,
     sender: &Identity,
     headers: &HeaderMap,

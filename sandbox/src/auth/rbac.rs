@@ -16,12 +16,11 @@ use crate::request::Attributes;
 use crate::status::Failure;
 
 /// API group of roles and bindings.
-pub const GROUP: &str = "rbac.authorization.k8s.io";
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Why somebody may do something, by the roles and bindings in the store: e.g.
 /// `RBAC: allowed by RoleBinding "x/y" of Role "y"`, or nothing for who needs no role; `None` if he may not.
-#[must_use]
-pub fn decide(cluster: &Cluster, who: &Identity, what: &Attributes) -> Option<String> {
+pub(crate) fn decide(cluster: &Cluster, who: &Identity, what: &Attributes) -> Option<String> {
     if who.is_in(MASTERS) {
         return Some(String::new());
     }
@@ -40,7 +39,7 @@ pub fn decide(cluster: &Cluster, who: &Identity, what: &Attributes) -> Option<St
 ///
 /// # Errors
 /// When denied.
-pub fn require(cluster: &Cluster, who: &Identity, what: &Attributes) -> Result<(), Failure> {
+pub(crate) fn require(cluster: &Cluster, who: &Identity, what: &Attributes) -> Result<(), Failure> {
     if decide(cluster, who, what).is_some() {
         return Ok(());
     }
@@ -106,9 +105,7 @@ fn rules_in(role: &Value) -> Vec<PolicyRule> {
 /// Objects every cluster begins with, as `rbac/bootstrap.yaml` has them: ClusterRoles `cluster-admin`, `admin`, `edit`,
 /// `view`, `system:basic-user`, `system:discovery` and so on, and their bindings. The rules of those that consist of
 /// others are a controller's work.
-#[must_use]
-#[expect(clippy::missing_panics_doc, reason = "it is part of the program")]
-pub fn bootstrap() -> Vec<Value> {
+pub(crate) fn bootstrap() -> Vec<Value> {
     serde_saphyr::from_str(include_str!("rbac/bootstrap.yaml")).expect("YAML")
 }
 
@@ -118,7 +115,11 @@ pub fn bootstrap() -> Vec<Value> {
 ///
 /// # Errors
 /// 403 that names what is not held; 404 for a binding to a role that is not there.
-pub fn check_escalation(cluster: &Cluster, who: &Identity, object: &Value) -> Result<(), Failure> {
+pub(crate) fn check_escalation(
+    cluster: &Cluster,
+    who: &Identity,
+    object: &Value,
+) -> Result<(), Failure> {
     let plural = |object: &Value| format!("{}s", text(object, "kind").to_lowercase());
     let (at, resource) = (namespace(object), plural(object));
     let (verb, of, named) = match &object["roleRef"] {

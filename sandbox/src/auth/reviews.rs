@@ -16,7 +16,7 @@ use crate::status::{Cause, Failure};
 ///
 /// # Errors
 /// 400 or 422 for an object that makes no sense.
-pub fn review(
+pub(crate) fn review(
     cluster: &Cluster,
     who: &Identity,
     kind: &Kind,

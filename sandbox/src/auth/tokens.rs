@@ -21,7 +21,7 @@ use crate::status::{Cause, Failure};
 use crate::store::Key;
 
 /// Who signs, and the audience of the API server itself.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Seconds by which clocks may differ, and for which what is being deleted still counts.
 const LEEWAY: i64 = 60;
@@ -57,7 +57,7 @@ impl Tokens {
 ///
 /// # Errors
 /// Why not, as TokenReview's `status.error` says it.
-pub fn verify(
+pub(crate) fn verify(
     cluster: &Cluster,
     token: &str,
     audiences: &[String],
@@ -125,7 +125,7 @@ fn find(cluster: &Cluster, kind: &str, at: &str, name: &str) -> Result<Arc<Value
 /// # Errors
 /// 404 for an account or a bound object that is not there; 409 for one of another UID; 422 for an expiry under 600 s or
 /// over 2³² s; 400 for what is no TokenRequest, and for an object that tokens cannot be bound to.
-pub fn request(
+pub(crate) fn request(
     cluster: &Cluster,
     namespace: &str,
     account: &str,

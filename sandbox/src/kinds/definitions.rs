@@ -14,8 +14,7 @@ use crate::release::Release;
 /// them are `#/components/schemas/{name}`. Lists that are merged by keys say so (`x-kubernetes-list-type` and
 /// `x-kubernetes-list-map-keys` for apply, `x-kubernetes-patch-strategy` and `x-kubernetes-patch-merge-key` for strategic
 /// merge patch), as do objects that are replaced as a whole (`x-kubernetes-map-type`).
-#[must_use]
-pub fn definitions() -> &'static Map<String, Value> {
+pub(crate) fn definitions() -> &'static Map<String, Value> {
     static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
         let mut generator = SchemaSettings::openapi3().into_generator();
         for row in &ROWS {

@@ -30,7 +30,7 @@ const DEAD: &str = "error dialing backend: connection refused";
 ///
 /// # Errors
 /// What the API server would answer before the upgrade.
-pub fn connect(
+pub(crate) fn connect(
     cluster: &Arc<Cluster>,
     asked: &Attributes,
     request: Request<Incoming>,

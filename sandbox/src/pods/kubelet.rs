@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`, `/containerLogs/…`) until the
 /// sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while
 /// [`crate::Faults`] says that it is dead.
-pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
+pub(crate) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
     let (mut faults, mut bound) = (cluster.faults.subscribe(), Ok(listener));
     while !cluster.stop.is_cancelled() {
         if let Ok(listener) = bound {

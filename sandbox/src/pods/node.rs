@@ -34,7 +34,7 @@ const ADDRESS: &str = "127.0.0.1";
 
 /// Starts what the store says should run, ends what should not, and reports it in each pod's status; until the sandbox
 /// stops, and then ends every process.
-pub async fn run(cluster: Arc<Cluster>) {
+pub(crate) async fn run(cluster: Arc<Cluster>) {
     let watchdog = process::reaper(&mark(&cluster, ""));
     if let Err(error) = &watchdog {
         tracing::warn!(%error, "pods will outlive the sandbox if it is killed");

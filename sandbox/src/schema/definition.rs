@@ -13,7 +13,7 @@ use crate::status::Cause;
 ///
 /// # Errors
 /// Patterns and rules that do not compile; the rest is checked as any built-in object is.
-pub fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<Cause>> {
+pub(crate) fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>, Vec<Cause>> {
     let mut kinds = Vec::new();
     let mut causes = Vec::new();
     let versions = definition["spec"]["versions"].as_array();
