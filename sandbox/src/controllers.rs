@@ -1,11 +1,10 @@
 //! What a controller manager does in a cluster: namespaces and their contents, owners and what they own, the ServiceAccount
-//! and the certificate of each namespace, CustomResourceDefinitions that become served, ClusterRoles that consist of others.
+//! and the certificate of each namespace, CustomResourceDefinitions that become served.
 //!
 //! One task sees every change, one after the other. What a change cannot lead to now (a write came in between) the change
 //! after it leads to.
 
 mod definitions;
-mod owners;
 
 use std::sync::Arc;
 
@@ -15,10 +14,11 @@ use serde_json::{Value, json};
 use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
-use crate::object::{deleting, name, namespace};
+use crate::object::{deleting, name, namespace, uid};
 use crate::rest::Call;
-use crate::selector::label_selector_matches;
 use crate::store::Key;
+
+const OWNERS: &str = "ownerReferences";
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
 pub(crate) async fn start(cluster: &Arc<Cluster>) {
@@ -31,14 +31,13 @@ pub(crate) async fn start(cluster: &Arc<Cluster>) {
             loop {
                 let mut looked = 0;
                 while let Some(event) = watch.next().await {
-                    let ends = event.gone || deleting(&event.object);
-                    if ends && event.revision > looked {
-                        // Anything may have waited for it. What ends meanwhile is seen with it.
+                    if event.gone && event.revision > looked {
+                        // Anything may have waited for it. What goes meanwhile is seen with it.
                         looked = cluster.store.revision();
                         everything(&cluster).await;
-                    } else if let Some(object) = cluster.store.get(&event.key).filter(|_| !ends) {
+                    } else if let Some(object) = cluster.store.get(&event.key) {
                         definitions::serve(&cluster, &event.key, &object);
-                        look_after(&cluster, &event.key, &object, &[]).await;
+                        look_after(&cluster, &event.key, &object).await;
                     }
                 }
                 // It fell behind, and starts over.
@@ -54,28 +53,41 @@ pub(crate) async fn start(cluster: &Arc<Cluster>) {
 }
 
 async fn everything(cluster: &Cluster) {
-    let all = cluster.store.all();
-    for (key, _) in &all {
+    for (key, _) in cluster.store.all() {
         // As it is after what was done for those before it.
-        if let Some(object) = cluster.store.get(key) {
-            look_after(cluster, key, &object, &all).await;
+        if let Some(object) = cluster.store.get(&key) {
+            look_after(cluster, &key, &object).await;
         }
     }
 }
 
-/// Does what an object asks for; `all` matters only to those that are being deleted.
-async fn look_after(cluster: &Cluster, key: &Key, object: &Value, all: &[(Key, Arc<Value>)]) {
+/// Does what an object asks for, and deletes it if all its owners are gone.
+async fn look_after(cluster: &Cluster, key: &Key, object: &Value) {
     match (&*key.resource, deleting(object)) {
-        (_, true) if all.is_empty() => return, // its own event comes
         ("namespaces", false) => furnish(cluster, &key.name),
-        ("namespaces", true) => empty(cluster, key, all).await,
+        ("namespaces", true) => empty(cluster, key).await,
         (definitions::RESOURCE, true) => definitions::retire(cluster, key).await,
-        ("clusterroles.rbac.authorization.k8s.io", false) => aggregate(cluster, &key.resource),
         _ => {}
     }
-    if owners::look_after(cluster, key, object, all) {
+    let owners = object["metadata"][OWNERS].as_array().into_iter().flatten();
+    let lost = |owner: &&Value| lost(cluster, owner, namespace(object));
+    let (gone, there): (Vec<_>, Vec<_>) = owners.partition(lost);
+    if there.is_empty() && !gone.is_empty() {
         delete(cluster, "generic-garbage-collector", object).await;
+    } else if !gone.is_empty() {
+        amend(cluster, key, |next| next["metadata"][OWNERS] = json!(there));
     }
+}
+
+/// Whether the owner of something in a namespace is gone. One of a kind nobody knows stays, as does one in a namespace of
+/// what is in none: that makes no sense, and Kubernetes leaves it alone.
+fn lost(cluster: &Cluster, owner: &Value, namespace: &str) -> bool {
+    kind_of(cluster, owner).is_some_and(|kind| {
+        let name = owner["name"].as_str().unwrap_or_default();
+        let found = cluster.store.get(&Cluster::place(&kind, namespace, name));
+        let may_be = !kind.namespaced || !namespace.is_empty();
+        may_be && found.is_none_or(|found| owner["uid"] != uid(&found))
+    })
 }
 
 /// Gives a namespace what each has from the start, and keeps.
@@ -85,51 +97,32 @@ fn furnish(cluster: &Cluster, namespace: &str) {
         ("ServiceAccount", "default", Value::Null),
         ("ConfigMap", "kube-root-ca.crt", authority),
     ] {
-        let resource = format!("{}s", kind.to_lowercase());
-        let there = cluster.store.get(&Key::new(&resource, namespace, name));
-        if there.is_some() {
-            continue;
-        }
         let metadata = json!({"namespace": namespace, "name": name});
         let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
         json_patch::merge(&mut object, &json!({"data": data}));
-        let _ = cluster.plant(object); // unless somebody was faster
+        let _ = cluster.plant(object); // unless it is there
     }
 }
 
 /// Deletes what is in a namespace, and lets the namespace go when nothing is left.
-async fn empty(cluster: &Cluster, key: &Key, all: &[(Key, Arc<Value>)]) {
-    let within = all.iter().filter(|(one, _)| one.namespace == key.name);
-    let contents: Vec<_> = within.map(|(_, object)| object).collect();
-    for object in &contents {
+async fn empty(cluster: &Cluster, key: &Key) {
+    let mut contents = cluster.store.all();
+    contents.retain(|(one, _)| one.namespace == key.name);
+    for (_, object) in &contents {
         delete(cluster, "namespace-controller", object).await;
     }
     if contents.is_empty() {
-        keep(cluster, key, "spec", "finalizers", |one| {
-            one != "kubernetes"
-        });
+        let_go(cluster, key, "spec", "kubernetes");
     }
 }
 
-/// Gives ClusterRoles that consist of others the rules of those.
-pub(crate) fn aggregate(cluster: &Cluster, resource: &str) {
-    let (_, all) = cluster.store.list(resource, None);
-    for role in &all {
-        let selectors = &role["aggregationRule"]["clusterRoleSelectors"];
-        let Some(selectors) = selectors.as_array() else {
-            continue;
-        };
-        let mut rules: Vec<&Value> = Vec::new();
-        for other in all.iter().filter(|other| name(other) != name(role)) {
-            let chosen = |one| label_selector_matches(one, &other["metadata"]["labels"]);
-            if selectors.iter().any(chosen) {
-                rules.extend(other["rules"].as_array().into_iter().flatten());
-            }
+/// Takes a finalizer out of the `metadata` or `spec` of an object that is to be deleted.
+fn let_go(cluster: &Cluster, key: &Key, part: &str, finalizer: &str) {
+    amend(cluster, key, |object| {
+        if let Some(list) = object[part]["finalizers"].as_array_mut() {
+            list.retain(|one| one != finalizer);
         }
-        amend(cluster, &Key::new(resource, "", name(role)), |role| {
-            role["rules"] = json!(rules);
-        });
-    }
+    });
 }
 
 /// Changes an object as it is now; it goes if it is to be deleted and nothing holds it any more. Raced by another write,
@@ -140,24 +133,10 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
     };
     let mut next = (*live).clone();
     change(&mut next);
-    let held = |part: &str| {
-        let list = next[part]["finalizers"].as_array();
-        list.is_some_and(|list| !list.is_empty())
-    };
+    let held = |part: &str| next[part]["finalizers"].get(0).is_some();
     let over = deleting(&next) && next["metadata"]["deletionGracePeriodSeconds"] == 0;
     let stays = !over || held("metadata") || held("spec");
     let _ = cluster.store.write(key, Some(&live), stays.then_some(next));
-}
-
-/// Takes what is not to be kept out of a list in the `metadata` or `spec` of an object.
-fn keep(cluster: &Cluster, key: &Key, part: &str, list: &str, keep: impl Fn(&Value) -> bool) {
-    amend(cluster, key, |object| {
-        let all = object[part][list].as_array().into_iter().flatten();
-        let left: Vec<&Value> = all.filter(|one| keep(one)).collect();
-        let left = (!left.is_empty()).then_some(left);
-        let patch = json!({part: {list: left}});
-        json_patch::merge(object, &patch);
-    });
 }
 
 /// The kind an object or a reference says it is of.
@@ -173,13 +152,9 @@ async fn delete(cluster: &Cluster, controller: &str, object: &Value) {
         return;
     };
     let who = Identity::sandbox(&format!("system:serviceaccount:kube-system:{controller}"));
-    let options = DeleteOptions {
-        propagation_policy: Some("Background".to_owned()),
-        ..DeleteOptions::default()
-    };
     let (at, name) = (namespace(object), name(object));
     let call = Call::new(who, &kind, at, name, "");
-    if let Err(error) = cluster.delete(&call, &options).await {
+    if let Err(error) = cluster.delete(&call, &DeleteOptions::default()).await {
         tracing::debug!(%error, at, name, controller, "not deleted");
     }
 }

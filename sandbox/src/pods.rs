@@ -29,17 +29,13 @@ pub(crate) use node::run;
 
 use process::Process;
 
-/// A start of a container.
-type Start = Arc<Process>;
-type Starts = HashMap<(String, String), Vec<Start>>;
-
-/// The last two starts of each container, the newest last, by pod UID and name.
+/// The last start of each container, by pod UID and name.
 #[derive(Debug, Default)]
-pub struct Pods(watch::Sender<Starts>);
+pub struct Pods(watch::Sender<HashMap<(String, String), Arc<Process>>>);
 
 impl Pods {
-    fn starts(&self, uid: &str, name: &str) -> Vec<Start> {
+    fn last(&self, uid: &str, name: &str) -> Option<Arc<Process>> {
         let key = (uid.to_owned(), name.to_owned());
-        self.0.borrow().get(&key).cloned().unwrap_or_default()
+        self.0.borrow().get(&key).cloned()
     }
 }

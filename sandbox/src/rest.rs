@@ -19,7 +19,6 @@ use crate::selector::Selector;
 use crate::status::{Failure, Result};
 use crate::store::Key;
 
-pub(crate) use delete::{FOREGROUND, ORPHAN};
 pub use write::Change;
 
 /// What Kubernetes says to a write that came too late.

@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Resource as _;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
-    Preconditions, PropagationPolicy, WatchEvent, WatchParams,
+    Preconditions, WatchEvent, WatchParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{GroupVersionKind, Status};
@@ -289,45 +289,20 @@ async fn a_finalizer_holds_an_object_until_it_is_taken_out() {
 }
 
 #[tokio::test]
-async fn what_is_owned_goes_with_its_owner_unless_it_is_let_go() {
+async fn what_is_owned_goes_with_its_owner() {
     let fixture = start(Release::default()).await;
     let api = fixture.configs();
-    for (policy, stays) in [
-        (PropagationPolicy::Background, false),
-        (PropagationPolicy::Foreground, false),
-        (PropagationPolicy::Orphan, true),
-    ] {
-        let owner = fixture.make(config("owner")).await;
-        let reference = json!([{
-            "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid(), "blockOwnerDeletion": true,
-        }]);
-        let dependent = json!({"metadata": {"name": "owned", "ownerReferences": reference}});
-        let dependent = fixture.make(dependent).await.uid().unwrap();
-        let params = DeleteParams {
-            propagation_policy: Some(policy.clone()),
-            ..DeleteParams::default()
-        };
-        api.delete("owner", &params).await.unwrap();
-        within(await_condition(
-            api.clone(),
-            "owner",
-            conditions::is_deleted(&owner.uid().unwrap()),
-        ))
+    let owner = fixture.make(config("owner")).await;
+    let reference =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid()}]);
+    let dependent = json!({"metadata": {"name": "owned", "ownerReferences": reference}});
+    let dependent = fixture.make(dependent).await.uid().unwrap();
+    let params = DeleteParams::default();
+    api.delete("owner", &params).await.unwrap();
+    let gone = conditions::is_deleted(&dependent);
+    within(await_condition(api.clone(), "owned", gone))
         .await
         .unwrap();
-        if stays {
-            let dependent = api.get("owned").await.unwrap();
-            assert_eq!(dependent.metadata.owner_references.unwrap_or_default(), []);
-        } else {
-            within(await_condition(
-                api.clone(),
-                "owned",
-                conditions::is_deleted(&dependent),
-            ))
-            .await
-            .unwrap();
-        }
-    }
     // An owner of another UID is none.
     let reference =
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "gone"}]);

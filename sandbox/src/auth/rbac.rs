@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Identity, MASTERS, account_of};
 use crate::cluster::Cluster;
@@ -103,8 +103,7 @@ fn rules_in(role: &Value) -> Vec<PolicyRule> {
 }
 
 /// Objects every cluster begins with, as `rbac/bootstrap.yaml` has them: ClusterRoles `cluster-admin`, `admin`, `edit`,
-/// `view`, `system:basic-user`, `system:discovery` and so on, and their bindings. The rules of those that consist of
-/// others are a controller's work.
+/// `view`, `system:basic-user`, `system:discovery` and so on, and their bindings; and its namespaces.
 pub(crate) fn bootstrap() -> Vec<Value> {
     serde_saphyr::from_str(include_str!("rbac/bootstrap.yaml")).expect("YAML")
 }
@@ -133,12 +132,6 @@ pub(crate) fn check_escalation(
     let granted = if verb == "bind" {
         let role = role_of(cluster, object);
         rules_in(&*role.ok_or_else(|| Failure::not_found(GROUP, &of, named))?)
-    } else if object["aggregationRule"].is_object() {
-        // What will be chosen is not known yet.
-        let all = json!(["*"]);
-        rules_in(&json!({"rules": [
-            {"verbs": all, "nonResourceURLs": all}, {"verbs": all, "apiGroups": all, "resources": all},
-        ]}))
     } else {
         rules_in(object)
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{amend, delete, keep};
+use super::{amend, delete, let_go};
 use crate::cluster::Cluster;
 use crate::object::deleting;
 use crate::store::Key;
@@ -23,27 +23,26 @@ pub(super) fn serve(cluster: &Cluster, key: &Key, definition: &Value) {
     let (plural, group) = key.name.split_once('.').unwrap_or_default();
     cluster.kinds.define(group, plural, kinds);
     amend(cluster, key, |next| {
-        let conditions = next["status"]["conditions"].as_array();
-        if conditions.is_none_or(Vec::is_empty) {
-            let now = format!("{:.0}", cluster.clock.now());
-            let known = [
-                ("NamesAccepted", "NoConflicts"),
-                ("Established", "InitialNamesAccepted"),
-            ];
-            let known = known.map(|(kind, reason)| {
-                json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now})
-            });
-            next["status"]["conditions"] = json!(known);
-        }
-        next["status"]["acceptedNames"] = next["spec"]["names"].clone();
         let versions = next["spec"]["versions"].as_array().into_iter().flatten();
         let stored = versions.filter(|version| version["storage"] == true);
-        let stored: Vec<Value> = stored.map(|version| version["name"].clone()).collect();
-        next["status"]["storedVersions"] = stored.into();
+        let stored: Vec<&Value> = stored.map(|version| &version["name"]).collect();
+        let status = json!({"acceptedNames": next["spec"]["names"], "storedVersions": stored});
+        let conditions = &next["status"]["conditions"];
+        let mut known = conditions.clone();
+        if conditions.get(0).is_none() {
+            let now = format!("{:.0}", cluster.clock.now());
+            let condition = |kind, reason| json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now});
+            known = json!([
+                condition("NamesAccepted", "NoConflicts"),
+                condition("Established", "InitialNamesAccepted"),
+            ]);
+        }
         let finalizers = next["metadata"]["finalizers"].as_array();
-        let mut finalizers: Vec<Value> = finalizers.cloned().unwrap_or_default();
+        let mut finalizers = finalizers.cloned().unwrap_or_default();
         finalizers.retain(|one| one != CLEAN_UP);
         finalizers.push(CLEAN_UP.into());
+        next["status"] = status;
+        next["status"]["conditions"] = known;
         next["metadata"]["finalizers"] = finalizers.into();
     });
 }
@@ -57,7 +56,6 @@ pub(super) async fn retire(cluster: &Cluster, key: &Key) {
     if objects.is_empty() {
         let (plural, group) = key.name.split_once('.').unwrap_or_default();
         cluster.kinds.define(group, plural, Vec::new());
-        let ours = |one: &Value| one == CLEAN_UP;
-        keep(cluster, key, "metadata", "finalizers", |one| !ours(one));
+        let_go(cluster, key, "metadata", CLEAN_UP);
     }
 }

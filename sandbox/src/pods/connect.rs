@@ -40,6 +40,11 @@ pub(crate) fn connect(
     let pod = found.ok_or_else(|| Failure::not_found("", "pods", pod))?;
     let query = asked.query.clone();
     let container = choose(&pod, query.get("container")).map_err(Failure::bad_request)?;
+    if what == "log" {
+        let last = cluster.pods.last(object::uid(&pod), container);
+        let none = || Failure::bad_request(format!("container {container:?} has not started"));
+        return log::answer(cluster, last.ok_or_else(none)?.log.subscribe(), &query);
+    }
     let v5 = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL).contains(V5);
     let translated = v5 && cluster.release == Release::V1_30;
     serve(cluster, &pod, container, what, query, translated, request)
@@ -64,7 +69,7 @@ fn choose<'a>(pod: &'a Value, named: &str) -> Result<&'a str, String> {
     found.ok_or_else(|| format!("container {named} is not valid for pod {pod_name}"))
 }
 
-/// Serves a container's log, exec or attach, as the kubelet does unless the API server has `translated` it.
+/// Serves an exec or attach, as the kubelet does unless the API server has `translated` it.
 ///
 /// # Errors
 /// What there is to say before the upgrade.
@@ -81,23 +86,14 @@ pub(super) fn serve(
     if dead && !translated {
         return Err(Failure::new(500, DEAD));
     }
-    let mut starts = cluster.pods.starts(object::uid(pod), container);
-    if matches!(what, "log" | "containerLogs") {
-        let back = usize::from(query.flag("previous"));
-        let start = starts.iter().rev().nth(back).ok_or_else(|| {
-            let which = ["container", "previous terminated container"][back];
-            let pod = object::name(pod);
-            Failure::bad_request(format!("{which} {container:?} in pod {pod:?} not found"))
-        })?;
-        return log::answer(cluster, start.log.subscribe(), &query);
-    }
     let handshake = create_response_with_body(&request, || Full::default().boxed());
     let mut response = handshake.map_err(|_| Failure::bad_request(NO_UPGRADE))?;
     if query.flag("tty") {
         query.set("stderr", "false");
     }
     let streams = ["stdin", "stdout", "stderr"].map(|name| query.flag(name));
-    let container = match starts.pop().filter(|start| start.runs()) {
+    let last = cluster.pods.last(object::uid(pod), container);
+    let container = match last.filter(|last| last.runs()) {
         _ if dead => Err((500, DEAD)),
         _ if streams == [false; 3] => Err((400, NO_STREAM)),
         found => found.ok_or((500, "container not found, or it has ended")),

@@ -21,7 +21,7 @@ use crate::store::Key;
 /// Pause before a kubelet that is to live again tries once more to get its port.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`, `/containerLogs/…`) until the
+/// Serves the kubelet's own port (`/exec/{namespace}/{pod}[/{uid}]/{container}`, `/attach/…`) until the
 /// sandbox stops: TLS, client certificate or token, and the right to get `nodes/proxy`. The port is closed while
 /// [`crate::Faults`] says that it is dead.
 pub(crate) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
@@ -63,15 +63,7 @@ fn answer(
     }
     let path = parts.uri.path().to_owned();
     let path: Vec<&str> = path.split('/').collect();
-    let [
-        _,
-        what @ ("exec" | "attach" | "containerLogs"),
-        at,
-        name,
-        uid @ ..,
-        container,
-    ] = &path[..]
-    else {
+    let [_, what @ ("exec" | "attach"), at, name, uid @ .., container] = &path[..] else {
         return Err(Failure::new(404, "404 page not found"));
     };
     let pod = cluster.store.get(&Key::new("pods", at, name));

@@ -1,11 +1,11 @@
-//! What a container wrote, line by line: the last 10 MiB of it.
+//! What a container wrote: the last 10 MiB of it.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::iter::once;
 use std::sync::Arc;
 
 use async_stream::stream;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::Response;
 use http_body_util::StreamBody;
@@ -22,34 +22,29 @@ use crate::status::Failure;
 
 /// Bytes kept of a log: the kubelet's `containerLogMaxSize`.
 const KEPT: usize = 10 << 20;
-/// From this length on a line is not waited for any longer, in bytes, as in containerd.
-const MAX_LINE: usize = 16 << 10;
 
 /// The log of one start of a container.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    lines: VecDeque<(Timestamp, Bytes)>,
-    /// Bytes in `lines`.
-    size: usize,
-    /// Lines forgotten before those.
+    text: BytesMut,
+    /// Bytes forgotten before those.
     forgotten: usize,
     /// Since when nothing more will come.
     pub(super) over: Option<Timestamp>,
 }
 
 impl Log {
-    fn push(&mut self, now: Timestamp, line: &mut Vec<u8>) {
-        self.size += line.len();
-        self.lines.push_back((now, std::mem::take(line).into()));
-        while self.size > KEPT {
-            let (_, oldest) = self.lines.pop_front().unwrap_or_default();
-            self.size -= oldest.len();
-            self.forgotten += 1;
-        }
+    fn end(&self) -> usize {
+        self.forgotten + self.text.len()
     }
 
-    fn end(&self) -> usize {
-        self.forgotten + self.lines.len()
+    /// Where the last lines begin.
+    fn tail(&self, lines: usize) -> usize {
+        let length = self.text.len();
+        let begins = (1..length).rev();
+        let begins = begins.filter(|place| self.text[place - 1] == b'\n');
+        let begin = once(length).chain(begins).nth(lines);
+        self.forgotten + begin.unwrap_or_default()
     }
 }
 
@@ -59,23 +54,15 @@ pub(super) async fn keep(
     mut written: mpsc::Receiver<Written>,
     clock: &Clock,
 ) {
-    let mut begun = [Vec::new(), Vec::new(), Vec::new()];
-    while let Some((channel, data)) = written.recv().await {
-        let line = &mut begun[usize::from(channel)];
+    while let Some((_, data)) = written.recv().await {
         log.send_modify(|log| {
-            for part in data.split_inclusive(|byte| *byte == b'\n') {
-                line.extend_from_slice(part);
-                if line.ends_with(b"\n") || line.len() >= MAX_LINE {
-                    log.push(clock.now(), line);
-                }
-            }
+            log.text.extend_from_slice(&data);
+            let over = log.text.len().saturating_sub(KEPT);
+            log.text.advance(over);
+            log.forgotten += over;
         });
     }
-    log.send_modify(|log| {
-        let unfinished = begun.iter_mut().filter(|line| !line.is_empty());
-        unfinished.for_each(|line| log.push(clock.now(), line));
-        log.over = Some(clock.now());
-    });
+    log.send_modify(|log| log.over = Some(clock.now()));
 }
 
 /// Answers with what is asked for of a log.
@@ -87,75 +74,29 @@ pub(super) fn answer(
     mut log: watch::Receiver<Log>,
     query: &Query,
 ) -> Result<Response<Body>, Failure> {
-    let (follow, stamps) = (query.flag("follow"), query.flag("timestamps"));
-    let mut left = query.number("limitBytes")?.unwrap_or(usize::MAX);
-    let tail = query.number("tailLines")?.unwrap_or(usize::MAX);
-    let mut place = log.borrow().end().saturating_sub(tail);
+    let follow = query.flag("follow");
+    let tail = query.number("tailLines")?;
+    let mut place = tail.map_or(0, |lines| log.borrow().tail(lines));
     let pieces = stream! {
-        while left > 0 {
-            let mut piece = Vec::new();
+        loop {
             let more = |log: &Log| log.end() > place || log.over.is_some() || !follow;
-            if let Ok(log) = log.wait_for(more).await {
-                for (time, line) in log.lines.iter().skip(place.saturating_sub(log.forgotten)) {
-                    if stamps {
-                        piece.extend_from_slice(format!("{time:.9} ").as_bytes());
-                    }
-                    piece.extend_from_slice(line);
-                }
+            let _ = log.wait_for(more).await; // an error: there is nothing more
+            let piece = {
+                let log = log.borrow();
+                let new = place.saturating_sub(log.forgotten);
                 place = log.end();
-            }
-            piece.truncate(left);
-            left -= piece.len();
+                Bytes::copy_from_slice(&log.text[new..])
+            };
             if piece.is_empty() {
                 return;
             }
-            yield Ok::<_, Infallible>(Frame::data(Bytes::from(piece)));
+            yield Ok::<_, Infallible>(Frame::data(piece));
         }
     };
     let pieces = pieces.take_until(cluster.stop.clone().cancelled_owned());
-    let mut response = typed(200, "text/plain", String::new());
-    *response.body_mut() = Body::new(StreamBody::new(pieces));
-    Ok(response)
+    let response = typed(200, "text/plain", String::new());
+    Ok(response.map(|_| Body::new(StreamBody::new(pieces))))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    async fn kept(pieces: Vec<Vec<u8>>) -> (usize, Vec<u8>) {
-        let log = watch::Sender::<Log>::default();
-        let (sender, written) = mpsc::channel(1);
-        let write = async move {
-            for piece in pieces {
-                sender.send((1, piece.into())).await.unwrap();
-            }
-        };
-        let clock = Clock::default();
-        tokio::join!(write, keep(&log, written, &clock));
-        let log = log.borrow();
-        let lines: Vec<&[u8]> = log.lines.iter().map(|(_, line)| &**line).collect();
-        assert!(log.over.is_some() && log.size == lines.concat().len());
-        (log.end(), lines.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_in_any_pieces_is_read_back(pieces in prop::collection::vec(prop::collection::vec(
-            prop_oneof![Just(b'\n'), any::<u8>()], 0..60), 0..4), long in 0..40_000usize) {
-            let mut pieces = pieces;
-            pieces.push(vec![b'x'; long]);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (_, text) = runtime.block_on(kept(pieces.clone()));
-            prop_assert_eq!(text, pieces.concat());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_log_keeps_its_last_ten_mebibytes() {
-        let line = [&[b'x'; 9_999][..], b"\n"].concat();
-        let (count, text) = kept(vec![line; 2_000]).await;
-        assert_eq!((count, text.len()), (2_000, KEPT / 10_000 * 10_000));
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What a kubelet does: starts what pods say, starts it again, ends it, and writes it into each pod's status.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -7,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::select;
 
+use super::log;
 use super::process::{self, Plan, Process};
-use super::{Start, log};
 use crate::cluster::{Cluster, NODE};
 use crate::object;
 use crate::store::Key;
@@ -70,16 +71,15 @@ fn sync(cluster: &Arc<Cluster>, pods: &[Arc<Value>]) -> Timestamp {
     let wake = ours.map(|pod| advance(cluster, pod)).min();
     cluster.pods.0.send_if_modified(|all| {
         let before = all.len();
-        all.retain(|(uid, _), starts| {
-            let there = pods.iter().any(|pod| object::uid(pod) == uid);
-            let gone = starts.last().filter(|_| !there);
-            gone.is_none_or(|last| {
-                last.signal(Signal::KILL);
-                let over = last.over().is_some();
-                let dir = last.plan.dir.parent().filter(|_| over);
-                let _ = dir.map(std::fs::remove_dir_all); // what another container still writes goes with that one
-                !over
-            })
+        all.retain(|(uid, _), last| {
+            if pods.iter().any(|pod| object::uid(pod) == uid) {
+                return true;
+            }
+            last.signal(Signal::KILL);
+            let over = last.over().is_some();
+            let dir = last.plan.dir.parent().filter(|_| over);
+            let _ = dir.map(std::fs::remove_dir_all); // what another container still writes goes with that one
+            !over
         });
         all.len() < before
     });
@@ -90,8 +90,7 @@ fn sync(cluster: &Arc<Cluster>, pods: &[Arc<Value>]) -> Timestamp {
 /// and of which nothing is left. Returns when the next step is due.
 fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
     let (now, uid) = (cluster.clock.now(), object::uid(pod));
-    let end = pod["metadata"]["deletionTimestamp"].as_str();
-    let end: Option<Timestamp> = end.and_then(|end| end.parse().ok());
+    let end: Option<Timestamp> = object::meta(pod, "deletionTimestamp").parse().ok();
     let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or_default();
     let mut wake = end.filter(|end| now < *end).unwrap_or(Timestamp::MAX);
     let (mut initialized, mut busy) = (true, false);
@@ -100,17 +99,17 @@ fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
         let mut entries = Vec::new();
         for spec in pod["spec"][list].as_array().into_iter().flatten() {
             let name = spec["name"].as_str().unwrap_or_default();
-            let mut starts = cluster.pods.starts(uid, name);
-            let due = due(list, policy, &starts);
+            let mut last = cluster.pods.last(uid, name);
+            let due = due(list, policy, last.as_deref());
             match due.filter(|_| initialized && end.is_none()) {
                 Some(due) if now < due => wake = wake.min(due),
-                Some(_) => starts = start(cluster, pod, spec, &starts),
+                Some(_) => last = Some(start(cluster, pod, spec, last.as_deref())),
                 None => {}
             }
-            if let (Some(end), Some(last)) = (end, starts.last()) {
+            if let (Some(end), Some(last)) = (end, &last) {
                 last.signal([Signal::TERM, Signal::KILL][usize::from(now >= end)]);
             }
-            let entry = entry(list, policy, spec, &starts);
+            let entry = entry(list, policy, spec, last.as_deref());
             busy |= entry["started"] == true;
             initialized &= list != INIT || entry["ready"] == true;
             entries.push(entry);
@@ -131,7 +130,12 @@ fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
 
 /// Starts a container of a pod. An image's own command is not known: a shell stands for it if there is an input, and
 /// otherwise something that only waits, for about 68 years.
-fn start(cluster: &Arc<Cluster>, pod: &Value, spec: &Value, starts: &[Start]) -> Vec<Start> {
+fn start(
+    cluster: &Arc<Cluster>,
+    pod: &Value,
+    spec: &Value,
+    last: Option<&Process>,
+) -> Arc<Process> {
     let (uid, name) = (object::uid(pod), spec["name"].as_str().unwrap_or_default());
     let mut spec = spec.clone();
     let none = |field: &str| spec[field].as_array().is_none_or(Vec::is_empty);
@@ -144,7 +148,8 @@ fn start(cluster: &Arc<Cluster>, pod: &Value, spec: &Value, starts: &[Start]) ->
         dir: cluster.dir.join("pods").join(uid).join(name),
         host: object::name(pod).to_owned(),
         mark: mark(cluster, &uuid::Uuid::new_v4().simple().to_string()),
-        restarts: starts.last().map_or(0, |last| last.plan.restarts + 1),
+        restarts: last.map_or(0, |last| last.plan.restarts + 1),
+        before: last.map(state).unwrap_or_default(),
         started: cluster.clock.now(),
     };
     let (process, written) = Process::start(plan, true, &cluster.tasks);
@@ -153,23 +158,16 @@ fn start(cluster: &Arc<Cluster>, pod: &Value, spec: &Value, starts: &[Start]) ->
         log::keep(&started.log, written, &shared.clock).await;
         shared.pods.0.send_modify(|_| {}); // its end is news
     });
-    let starts: Vec<Start> = starts
-        .last()
-        .cloned()
-        .into_iter()
-        .chain([process])
-        .collect();
     let key = (uid.to_owned(), name.to_owned());
-    cluster
-        .pods
-        .0
-        .send_modify(|all| _ = all.insert(key, starts.clone()));
-    starts
+    let last = Arc::clone(&process);
+    let note = |all: &mut HashMap<_, _>| drop(all.insert(key, last));
+    cluster.pods.0.send_modify(note);
+    process
 }
 
 /// When a container is to start, for the first time or again.
-fn due(place: &str, policy: &str, starts: &[Start]) -> Option<Timestamp> {
-    let Some(last) = starts.last() else {
+fn due(place: &str, policy: &str, last: Option<&Process>) -> Option<Timestamp> {
+    let Some(last) = last else {
         return Some(Timestamp::MIN);
     };
     let (code, ended) = last.over()?;
@@ -195,25 +193,24 @@ fn wait(restarts: u32) -> i64 {
 }
 
 /// A container in the status. No image is pulled: its ID says so by being the reference itself.
-fn entry(place: &str, policy: &str, spec: &Value, starts: &[Start]) -> Value {
-    let newest = starts.last().map(|start| &start.plan);
-    let restarts = newest.map_or(0, |plan| plan.restarts);
-    let mut states: Vec<Value> = starts.iter().rev().map(|start| state(start)).collect();
-    if due(place, policy, starts).is_some() {
+fn entry(place: &str, policy: &str, spec: &Value, last: Option<&Process>) -> Value {
+    let plan = last.map(|last| &last.plan);
+    let restarts = plan.map_or(0, |plan| plan.restarts);
+    let mut now = last.map_or(json!({"waiting": {"reason": "ContainerCreating"}}), state);
+    let mut before = plan.map(|plan| plan.before.clone());
+    if last.is_some() && due(place, policy, last).is_some() {
         let message = format!("back-off {}s restarting failed container", wait(restarts));
-        let again = json!({"reason": "CrashLoopBackOff", "message": message});
-        let waiting = newest.map_or(json!({"reason": "ContainerCreating"}), |_| again);
-        states.insert(0, json!({"waiting": waiting}));
+        let waiting = json!({"reason": "CrashLoopBackOff", "message": message});
+        before = Some(std::mem::replace(&mut now, json!({"waiting": waiting})));
     }
-    let completed = states[0]["terminated"]["exitCode"] == 0;
-    let runs = states[0]["running"].is_object();
+    let completed = now["terminated"]["exitCode"] == 0;
+    let runs = now["running"].is_object();
     let ready = completed && place == INIT || runs && place == MAIN;
-    states.push(json!({}));
     let mut entry = json!({});
     let filled = json!({
         "name": spec["name"], "image": spec["image"], "imageID": spec["image"], "restartCount": restarts,
-        "started": runs, "ready": ready, "containerID": newest.map(|plan| &plan.mark),
-        "state": states[0], "lastState": states[1],
+        "started": runs, "ready": ready, "containerID": plan.map(|plan| &plan.mark),
+        "state": now, "lastState": before,
     });
     json_patch::merge(&mut entry, &filled); // without what is null
     entry

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, SetOnce, mpsc, watch};
 use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 
@@ -31,7 +31,7 @@ pub(super) type Written = (u8, Bytes);
 /// A process, and all it writes.
 pub(super) type Started = (Arc<Process>, mpsc::Receiver<Written>);
 type Output = Box<dyn AsyncRead + Send + Unpin>;
-type Spawned = (Child, Input, Vec<(u8, Output)>);
+type Spawned = (Option<Child>, Input, Vec<(u8, Output)>);
 type Input = Option<Either<ChildStdin, OwnedWritePty>>;
 
 /// What to start, and where. An exec's is that of its container but for the command and its streams.
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) mark: String,
     /// Starts of the container before this one.
     pub(super) restarts: u32,
+    /// What became of the last of those, as it is told in the pod's status.
+    pub(super) before: Value,
     pub(super) started: Timestamp,
 }
 
@@ -61,7 +63,7 @@ pub(super) struct Process {
     /// Whether it was asked to end.
     asked: Once,
     /// Exit code, once it has ended.
-    code: watch::Sender<Option<i32>>,
+    code: SetOnce<i32>,
     input: Mutex<Input>,
     /// Whoever does not take what is written stops the process for all, as in containerd.
     listeners: watch::Sender<Vec<mpsc::Sender<Written>>>,
@@ -100,7 +102,8 @@ impl Plan {
             let child = command.spawn(far_end).with_context(cannot)?;
             let (output, input) = terminal.into_split();
             let output: Output = Box::new(output);
-            return Ok((child, Some(Either::Right(input)), vec![(STDOUT, output)]));
+            let input = Some(Either::Right(input));
+            return Ok((Some(child), input, vec![(STDOUT, output)]));
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).process_group(0);
@@ -109,7 +112,7 @@ impl Plan {
         let stdout: Output = Box::new(child.stdout.take().context("no output")?);
         let stderr: Output = Box::new(child.stderr.take().context("no errors")?);
         let outputs = vec![(STDOUT, stdout), (STDERR, stderr)];
-        Ok((child, input.map(Either::Left), outputs))
+        Ok((Some(child), input.map(Either::Left), outputs))
     }
 }
 
@@ -117,10 +120,9 @@ impl Process {
     /// Starts it, with whoever hears all it writes. With the `first` of a container everything that carries its mark
     /// ends, as a PID namespace does with its first process.
     pub(super) fn start(plan: Plan, first: bool, tasks: &TaskTracker) -> Started {
-        let (mut child, input, outputs, failure) = match plan.spawn() {
-            Ok((child, input, outputs)) => (Some(child), input, outputs, None),
-            Err(error) => (None, None, Vec::new(), Some(format!("{error:#}"))),
-        };
+        let spawned = plan.spawn();
+        let failure = spawned.as_ref().err().map(|why| format!("{why:#}"));
+        let (mut child, input, outputs) = spawned.unwrap_or_default();
         let id = child.as_ref().and_then(Child::id);
         let (listener, heard) = mpsc::channel(1);
         let process = Arc::new(Self {
@@ -129,7 +131,7 @@ impl Process {
             log: watch::Sender::default(),
             pid: id.and_then(|id| Pid::from_raw(id.cast_signed())),
             asked: Once::new(),
-            code: watch::Sender::default(),
+            code: SetOnce::new(),
             input: Mutex::new(input),
             listeners: watch::Sender::new(vec![listener]),
         });
@@ -143,7 +145,7 @@ impl Process {
             {
                 code = status.code().or(status.signal().map(|signal| 128 + signal));
             }
-            this.code.send_replace(code.or(Some(128)));
+            let _ = this.code.set(code.unwrap_or(128)); // nobody else does
             if first {
                 kill_all(&this.plan.mark).await;
             }
@@ -164,7 +166,7 @@ impl Process {
 
     /// Whether it has not ended.
     pub(super) fn runs(&self) -> bool {
-        self.code.borrow().is_none()
+        !self.code.initialized()
     }
 
     /// Sends a signal, if it still runs; TERM only once.
@@ -179,14 +181,12 @@ impl Process {
 
     /// Waits for the exit code; 128 and the signal if one ended it.
     pub(super) async fn exit(&self) -> i32 {
-        let mut code = self.code.subscribe();
-        let code = code.wait_for(Option::is_some).await;
-        code.map_or(None, |code| *code).unwrap_or(128)
+        *self.code.wait().await
     }
 
     /// Of a container: the exit code, and when all it wrote was in its log.
     pub(super) fn over(&self) -> Option<(i32, Timestamp)> {
-        Some(((*self.code.borrow())?, self.log.borrow().over?))
+        Some((*self.code.get()?, self.log.borrow().over?))
     }
 
     /// Writes to its standard input; whether it may take more.

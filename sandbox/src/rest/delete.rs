@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{self, Stage};
@@ -12,11 +12,6 @@ use crate::cluster::Cluster;
 use crate::kinds::Kind;
 use crate::object::{deleting, meta as text, name, namespace, uid};
 use crate::status::{Failure, Result};
-
-/// Finalizer of an owner whose dependents are to be let go.
-pub(crate) const ORPHAN: &str = "orphan";
-/// Finalizer of an owner that waits for its dependents.
-pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
 /// Longest grace, in seconds, that is added to the time; nobody waits for its end.
 const YEAR: i64 = 31_536_000;
@@ -73,17 +68,6 @@ impl Cluster {
     /// What is stored of an object that is to be deleted.
     fn marked(&self, kind: &Kind, live: &Value, options: &DeleteOptions) -> Value {
         let mut next = live.clone();
-        let mut finalizers = rules::finalizers(live);
-        if let Some(propagation) = options.propagation_policy.as_deref() {
-            finalizers.retain(|one| ![ORPHAN, FOREGROUND].contains(one));
-            match propagation {
-                "Orphan" => finalizers.push(ORPHAN),
-                "Foreground" => finalizers.push(FOREGROUND),
-                _ => {}
-            }
-        }
-        let finalizers = (!finalizers.is_empty()).then(|| json!(finalizers));
-        rules::put(&mut next, "/metadata/finalizers", finalizers.as_ref());
         let grace = rules::grace(kind, live, options.grace_period_seconds);
         let known = live["metadata"]["deletionGracePeriodSeconds"].as_i64();
         if deleting(live) && known.is_some_and(|known| grace >= known) {

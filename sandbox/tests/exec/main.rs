@@ -375,10 +375,6 @@ async fn a_handshake_is_refused_as_the_real_servers_refuse_it() {
             format!("{pods}/web/exec?stdout=1&container=a"),
             "Upgrade request required",
         ),
-        (
-            format!("{pods}/web/log?container=a&previous=1"),
-            "previous terminated container",
-        ),
     ] {
         let answer = lab.get(&path).await;
         assert!(answer.contains(expected), "{path}: {answer}");
@@ -585,10 +581,8 @@ async fn a_log_can_be_followed_to_its_end() {
         assert!(followed.contains(wanted), "{followed}");
     }
     lab.until(|pod| pod["status"]["phase"] == "Succeeded").await;
-    let tail = lab.get(&format!("{log}?tailLines=1&limitBytes=2")).await;
-    assert!(tail.contains("\r\nth\r\n"), "{tail}");
-    let stamped = lab.get(&format!("{log}?timestamps=true&tailLines=1")).await;
-    assert!(stamped.contains("Z three"), "{stamped}");
+    let tail = lab.get(&format!("{log}?tailLines=1")).await;
+    assert!(tail.contains("\r\nthree\r\n"), "{tail}");
     lab.sandbox.stop().await;
 }
 
@@ -614,10 +608,6 @@ async fn a_container_that_fails_is_started_again_ever_later() {
             .unwrap()
             .starts_with("back-off 10s restarting failed container")
     );
-    let previous = lab
-        .get("/api/v1/namespaces/default/pods/web/log?previous=true")
-        .await;
-    assert!(previous.contains("run\n"), "{previous}");
     lab.cluster().clock.advance(SignedDuration::from_secs(10));
     let pod = lab.until(|pod| waits(pod) && restarts(pod) == 2).await;
     assert!(

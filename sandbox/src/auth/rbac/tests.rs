@@ -311,16 +311,6 @@ fn who_may_escalate_or_bind_need_not_hold_it() {
     );
 }
 
-#[test]
-fn an_aggregation_rule_takes_all_rights() {
-    let cluster = cluster();
-    let mut role = role("", "r", json!([]));
-    role["aggregationRule"] = json!({"clusterRoleSelectors": []});
-    let check = |who: &Identity| check_escalation(&cluster, who, &role);
-    assert_eq!(check(&alice()).unwrap_err().code, 403);
-    assert_eq!(check(&Identity::sandbox("system:apiserver")), Ok(()));
-}
-
 /// The rules Drawbridge is deployed with.
 fn deployed() -> Arc<Cluster> {
     let cluster = cluster();
