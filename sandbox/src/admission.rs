@@ -109,7 +109,7 @@ fn hooks(cluster: &Cluster, call: &Call, stage: Stage) -> Vec<MutatingWebhook> {
         return Vec::new();
     }
     let resource = format!("{stage:?}WebhookConfigurations.{GROUP}").to_lowercase();
-    let (_, configurations) = cluster.store.list(&resource, None);
+    let (_, configurations) = cluster.store.list(&resource, "");
     let hooks = configurations.iter();
     let hooks = hooks.filter_map(|one| Vec::deserialize(&one["webhooks"]).ok());
     hooks.flatten().collect()

@@ -1,28 +1,20 @@
 //! What the parts of the sandbox share, and the handle of a running one.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as STANDARD;
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::auth::rbac::bootstrap;
-use crate::auth::tokens::Tokens;
-use crate::clock::Clock;
-use crate::faults::Faults;
-use crate::kinds::Kinds;
-use crate::pki::Pki;
-use crate::release::Release;
-use crate::store::Store;
-use crate::{controllers, object, pods, server};
+use crate::auth::{rbac::bootstrap, tokens::Tokens};
+use crate::pods::{self, Pods};
+use crate::{Faults, Release, clock::Clock, kinds::Kinds, pki::Pki, store::Store};
+use crate::{controllers, object, server};
 
 /// Name of the one node.
 pub const NODE: &str = "sandbox";
@@ -40,12 +32,14 @@ pub struct Cluster {
     pub release: Release,
     /// Certificates.
     pub pki: Pki,
+    /// TLS of the API server and the kubelet.
+    pub tls: Arc<ServerConfig>,
     /// ServiceAccount tokens.
     pub tokens: Tokens,
     /// What is to go wrong.
     pub faults: watch::Sender<Faults>,
     /// Containers that run.
-    pub pods: crate::pods::Pods,
+    pub pods: Pods,
     /// Where the API server listens.
     pub address: SocketAddr,
     /// Where the kubelet listens.
@@ -74,8 +68,7 @@ pub struct Options {
     /// Kubernetes release to behave like.
     #[arg(long, value_enum, default_value_t)]
     pub release: Release,
-    /// Directory for containers, logs and the kubeconfig. One that is not there yet is made, and removed at the end.
-    /// Default: a temporary one.
+    /// Directory for containers, logs and the kubeconfig; made if it is not there, and kept. Default: a temporary one.
     #[arg(long)]
     pub dir: Option<PathBuf>,
 }
@@ -102,20 +95,20 @@ impl Sandbox {
         let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
         let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
         let dir = made.with_context(|| format!("failed to make {}", dir.display()))?;
-        let audit = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("audit.log"));
+        let mut audit = File::options();
+        let audit = audit.create(true).append(true).open(dir.join("audit.log"));
         let audit = audit.context("failed to open the audit log")?;
+        let pki = Pki::new()?;
         let cluster = Arc::new(Cluster {
             store: Arc::default(),
             kinds: Kinds::builtin(options.release),
             clock: Clock::default(),
             release: options.release,
-            pki: Pki::new()?,
+            tls: pki.server_config()?,
+            pki,
             tokens: Tokens::new()?,
             faults: watch::Sender::default(),
-            pods: pods::Pods::default(),
+            pods: Pods::default(),
             address: api.local_addr()?,
             kubelet: kubelet.local_addr()?,
             audit,
@@ -164,7 +157,7 @@ impl Sandbox {
     /// A kubeconfig for a user as one has it, such as `{"token": "…"}`, in JSON, which is YAML.
     #[must_use]
     pub fn kubeconfig_of(&self, user: &Value) -> String {
-        let authority = STANDARD.encode(self.cluster.pki.authority());
+        let authority = STANDARD.encode(&self.cluster.pki.authority);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "sandbox",
             "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox", "namespace": "default"}}],

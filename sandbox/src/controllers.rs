@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::auth::Identity;
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
-use crate::object::{deleting, name, namespace, uid};
+use crate::object::{deleting, name, namespace, over, uid};
 use crate::rest::Call;
 use crate::store::Key;
 
@@ -22,7 +22,7 @@ const OWNERS: &str = "ownerReferences";
 
 /// Starts all of them, until the sandbox stops. Returns once every namespace has what it needs.
 pub(crate) async fn start(cluster: &Arc<Cluster>) {
-    let changes = |cluster: &Cluster| cluster.store.watch("", None, cluster.store.revision());
+    let changes = |cluster: &Cluster| cluster.store.watch("", "", cluster.store.revision());
     let mut watch = changes(cluster);
     everything(cluster).await;
     let cluster = Arc::clone(cluster);
@@ -92,7 +92,7 @@ fn lost(cluster: &Cluster, owner: &Value, namespace: &str) -> bool {
 
 /// Gives a namespace what each has from the start, and keeps.
 fn furnish(cluster: &Cluster, namespace: &str) {
-    let authority = json!({"ca.crt": cluster.pki.authority()});
+    let authority = json!({"ca.crt": cluster.pki.authority});
     for (kind, name, data) in [
         ("ServiceAccount", "default", Value::Null),
         ("ConfigMap", "kube-root-ca.crt", authority),
@@ -133,10 +133,8 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
     };
     let mut next = (*live).clone();
     change(&mut next);
-    let held = |part: &str| next[part]["finalizers"].get(0).is_some();
-    let over = deleting(&next) && next["metadata"]["deletionGracePeriodSeconds"] == 0;
-    let stays = !over || held("metadata") || held("spec");
-    let _ = cluster.store.write(key, Some(&live), stays.then_some(next));
+    let next = (!over(&next)).then_some(next);
+    let _ = cluster.store.write(key, Some(&live), next);
 }
 
 /// The kind an object or a reference says it is of.

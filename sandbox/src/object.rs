@@ -32,6 +32,18 @@ pub(crate) fn deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
+/// A list of texts in `metadata` or `spec`.
+pub(crate) fn texts<'a>(object: &'a Value, part: &str, list: &str) -> Vec<&'a str> {
+    let list = object[part][list].as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).collect()
+}
+
+/// Whether it is deleted and has nothing left to wait for: no grace, no finalizer.
+pub(crate) fn over(object: &Value) -> bool {
+    let held = ["metadata", "spec"].map(|part| texts(object, part, "finalizers").len());
+    deleting(object) && object["metadata"]["deletionGracePeriodSeconds"] == 0 && held == [0, 0]
+}
+
 /// Its metadata alone, as `PartialObjectMetadata`.
 pub(crate) fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})

@@ -29,7 +29,6 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
 }
 
 /// RFC 7386.
-#[must_use]
 pub fn merge(document: &Value, patch: &Value) -> Value {
     let mut merged = document.clone();
     json_patch::merge(&mut merged, patch);

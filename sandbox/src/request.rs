@@ -108,8 +108,7 @@ fn resource(method: &Method, path: &str, query: &Query) -> Option<Attributes> {
     };
     let named = exact_name(query.get("fieldSelector")).unwrap_or_default();
     if matches!(verb, "list" | "watch") {
-        let possible = !matches!(&*named, "." | "..") && !named.contains(['/', '%']);
-        name = if possible { &named } else { "" };
+        name = &named;
     }
     let mut asked = Attributes::about(verb, group, namespace, part(0), name);
     (asked.version, asked.subresource) = (version.to_owned(), part(2).to_owned());
@@ -121,11 +120,13 @@ fn resource(method: &Method, path: &str, query: &Query) -> Option<Attributes> {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// As Go's `url.ParseQuery`: a parameter with a bare `;` is dropped.
+    /// The pairs in the order they come in.
     pub fn parse(query: &str) -> Self {
-        let pairs = query.split('&').filter(|pair| !pair.contains(';'));
-        let parse = |pair: &str| form_urlencoded::parse(pair.as_bytes()).into_owned().next();
-        Self(pairs.filter_map(parse).collect())
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// All values of a parameter.
@@ -149,15 +150,14 @@ impl Query {
     /// # Errors
     /// 400 if it is none.
     pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
-        let value = Some(self.get(name)).filter(|value| !value.is_empty());
-        let wrong = |_| Failure::bad_request(format!("{name} must be a number"));
-        value.map(str::parse).transpose().map_err(wrong)
+        let mut values = self.all(name).filter(|value| !value.is_empty());
+        let number = values.next().map(str::parse).transpose();
+        number.map_err(|_| Failure::bad_request(format!("{name} must be a number")))
     }
 
     /// A boolean as Kubernetes reads one: anything but `0` and `false` is true, even nothing.
     pub fn flag(&self, name: &str) -> bool {
-        let mut values = self.all(name);
-        let value = values.next().unwrap_or("0");
+        let value = self.all(name).next().unwrap_or("0");
         value != "0" && !value.eq_ignore_ascii_case("false")
     }
 }

@@ -6,18 +6,11 @@ mod write;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::auth::Identity;
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::object::{name, namespace};
-use crate::request::Query;
-use crate::selector::Selector;
 use crate::status::{Failure, Result};
-use crate::store::Key;
+use crate::{auth::Identity, cluster::Cluster, kinds::Kind};
+use crate::{request::Query, selector::Selector, store::Key};
 
 pub use write::Change;
 
@@ -26,9 +19,6 @@ pub(crate) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 /// How often a write that does not insist on a revision is tried again after somebody else's, as in Kubernetes.
 const ATTEMPTS: u32 = 5;
-
-/// A `continue`: the revision of the list, and namespace and name of the last object shown.
-type Token = (u64, String, String);
 
 /// Who asks for what, and how.
 #[derive(Clone, Debug)]
@@ -54,7 +44,7 @@ impl Call {
         Self {
             who,
             kind: Arc::clone(kind),
-            namespace: namespace.to_owned(),
+            namespace: if kind.namespaced { namespace } else { "" }.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),
             query: Query::parse(query),
@@ -97,19 +87,13 @@ impl Cluster {
         found.ok_or_else(|| Failure::not_found(&kind.group, &kind.plural, name))
     }
 
-    /// Gives a new object its UID and so on.
-    pub(crate) fn stamp(&self, kind: &Kind, object: &mut Value) {
-        rules::begin(kind, object, self.clock.now());
-    }
-
     /// All that is selected and the revision it is of: now, or as it was at a revision.
     ///
     /// # Errors
     /// 400 for selectors that are none, 410 for a revision whose objects are no longer known.
     pub fn select(&self, call: &Call, at: Option<u64>) -> Result<(u64, Vec<Arc<Value>>)> {
         let (selector, resource) = (call.selector()?, call.kind.resource());
-        let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let found = self.store.list_at(&resource, namespace, at);
+        let found = self.store.list_at(&resource, &call.namespace, at);
         let too_old = || Failure::new(410, "too old a list: begin again from its start");
         let (revision, found) = found.ok_or_else(too_old)?;
         let found = found.into_iter().map(|one| call.kind.convert(one));
@@ -117,32 +101,27 @@ impl Cluster {
         Ok((revision, found.collect()))
     }
 
-    /// A page of what is selected, in order of namespace and name, and the `metadata` of the list.
+    /// A page of what is selected, in order of namespace and name, and the `metadata` of the list. Its `continue` is the
+    /// revision of the list and how many objects were shown.
     ///
     /// # Errors
-    /// 400 for options that are none, 410 for a token that is too old, 504 for a revision not reached yet.
+    /// 400 for options that are none, 410 for a token that is too old.
     pub fn list(&self, call: &Call) -> Result<(Value, Vec<Arc<Value>>)> {
-        let query = &call.query;
-        let asked = query.number("resourceVersion")?.unwrap_or(0);
-        self.check_reached(asked)?;
-        let mut at = (query.get("resourceVersionMatch") == "Exact").then_some(asked);
-        let mut start = None;
-        if !query.get("continue").is_empty() {
-            let token = BASE64_URL_SAFE_NO_PAD.decode(query.get("continue"));
-            let token = token.unwrap_or_default();
-            let why = |_| Failure::bad_request("continue key is not valid: it was not given out");
-            let (revision, namespace, name): Token = serde_json::from_slice(&token).map_err(why)?;
-            (at, start) = (Some(revision), Some((namespace, name)));
+        let (token, limit) = (call.query.get("continue"), call.query.number("limit")?);
+        let (mut at, mut shown) = (None, 0);
+        if !token.is_empty() {
+            let parts = token.split_once('.').unwrap_or_default();
+            let (Ok(revision), Ok(count)) = (parts.0.parse(), parts.1.parse()) else {
+                let why = "continue key is not valid: it was not given out";
+                return Err(Failure::bad_request(why));
+            };
+            (at, shown) = (Some(revision), count);
         }
-        let (revision, mut items) = self.select(call, at)?;
-        let place = |object: &Arc<Value>| (namespace(object).to_owned(), name(object).to_owned());
-        items.retain(|object| start.as_ref().is_none_or(|last| place(object) > *last));
+        let (revision, items) = self.select(call, at)?;
+        let mut items: Vec<_> = items.into_iter().skip(shown).collect();
         let mut metadata = json!({"resourceVersion": revision.to_string()});
-        let limit = query.number::<usize>("limit")?.filter(|limit| *limit > 0);
-        if let Some(limit) = limit.filter(|limit| *limit < items.len()) {
-            let (namespace, name) = place(&items[limit - 1]);
-            let token = json!([revision, namespace, name]).to_string();
-            metadata["continue"] = BASE64_URL_SAFE_NO_PAD.encode(token).into();
+        if let Some(limit) = limit.filter(|limit| (1..items.len()).contains(limit)) {
+            metadata["continue"] = format!("{revision}.{}", shown + limit).into();
             // Kubernetes does not count what it has to search.
             if call.selector()?.is_empty() {
                 metadata["remainingItemCount"] = (items.len() - limit).into();
@@ -150,18 +129,5 @@ impl Cluster {
             items.truncate(limit);
         }
         Ok((metadata, items))
-    }
-
-    /// 504 for a revision the store has not reached.
-    pub(crate) fn check_reached(&self, revision: u64) -> Result<()> {
-        let now = self.store.revision();
-        if revision <= now {
-            return Ok(());
-        }
-        let why = "Too large resource version";
-        let cause = json!({"reason": "ResourceVersionTooLarge", "message": why});
-        let mut failure = Failure::new(504, format!("Timeout: {why}: {revision}, current: {now}"));
-        failure.details = json!({"causes": [cause], "retryAfterSeconds": 1});
-        Err(failure)
     }
 }

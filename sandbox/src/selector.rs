@@ -42,13 +42,11 @@ impl Selector {
     }
 
     /// Whether it selects everything.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.selects_all() && self.fields.is_empty()
     }
 
     /// Whether an object meets all of it.
-    #[must_use]
     pub fn matches(&self, object: &Value) -> bool {
         let mut fields = self.fields.iter();
         self.labels.matches(&texts(&object["metadata"]["labels"]))
@@ -57,7 +55,6 @@ impl Selector {
 }
 
 /// Whether labels meet a `metav1.LabelSelector`; an empty one selects all, one that makes no sense nothing.
-#[must_use]
 pub fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
     let selector = LabelSelector::deserialize(selector).ok();
     let selector = selector.and_then(|selector| kube_core::Selector::try_from(selector).ok());
@@ -65,7 +62,6 @@ pub fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
 }
 
 /// The name an object must have by a field selector.
-#[must_use]
 pub fn exact_name(selector: &str) -> Option<String> {
     let mut all = fields(selector)?.into_iter();
     let exact = all.find(|(field, is, _)| *is && field == "metadata.name");

@@ -7,22 +7,15 @@ mod protobuf;
 mod resource;
 mod watch;
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::select;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -74,39 +67,39 @@ pub async fn listen<A, F>(
     A: Fn(Asked, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let acceptor = TlsAcceptor::from(cluster.pki.server_config());
+    let acceptor = TlsAcceptor::from(Arc::clone(&cluster.tls));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, address)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream));
-        let (stop, answer) = (stop.clone(), answer.clone());
-        cluster.tasks.spawn(async move {
-            if let Some(Ok(Ok(stream))) = stop.run_until_cancelled(handshake).await {
-                let certificate = stream.get_ref().1.peer_certificates();
-                let certificate = certificate.and_then(<[_]>::first);
-                let peer = Peer {
-                    address,
-                    certificate: certificate.map(|certificate| certificate.as_ref().into()),
-                    reset: CancellationToken::new(),
-                };
-                let reset = peer.reset.clone();
-                let answer = |request| answer(request, peer.clone());
-                connection(stream, &stop, &reset, answer).await;
+        let _ = stream.set_nodelay(true); // slower without, no worse
+        let (handshake, answer) = (acceptor.accept(stream), answer.clone());
+        let connection = async move {
+            if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, handshake).await {
+                serve_one(stream, address, answer).await;
             }
-        });
+        };
+        let stop = stop.clone();
+        cluster
+            .tasks
+            .spawn(stop.run_until_cancelled_owned(connection));
     }
 }
 
-async fn connection<F: Future<Output = Response<Body>>>(
+async fn serve_one<F: Future<Output = Response<Body>>>(
     stream: Io,
-    stop: &CancellationToken,
-    reset: &CancellationToken,
-    answer: impl Fn(Asked) -> F,
+    address: SocketAddr,
+    answer: impl Fn(Asked, Peer) -> F,
 ) {
-    let _ = stream.get_ref().0.set_nodelay(true); // slower without, no worse
-    let service = service_fn(|request| answer(request).map(Ok::<_, Infallible>));
+    let certificate = stream.get_ref().1.peer_certificates();
+    let certificate = certificate.and_then(<[_]>::first);
+    let peer = Peer {
+        address,
+        certificate: certificate.map(|certificate| certificate.as_ref().into()),
+        reset: CancellationToken::new(),
+    };
+    let service = service_fn(|request| answer(request, peer.clone()).map(Ok::<_, Infallible>));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new()) // without it the header timeout does nothing
         .header_read_timeout(HEAD_TIMEOUT)
@@ -114,18 +107,8 @@ async fn connection<F: Future<Output = Response<Body>>>(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut stopping = false;
-    loop {
-        select! {
-            _ = &mut connection => return,
-            () = reset.cancelled() => break,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
-    }
-    if let Some(parts) = connection.into_parts() {
+    let ended = peer.reset.run_until_cancelled(&mut connection).await;
+    if let Some(parts) = connection.into_parts().filter(|_| ended.is_none()) {
         let _ = parts.io.inner().get_ref().0.set_zero_linger(); // then it is closed, which is near enough
     }
 }

@@ -34,8 +34,8 @@ impl Key {
         }
     }
 
-    fn is(&self, resource: &str, namespace: Option<&str>) -> bool {
-        *self.resource == *resource && namespace.is_none_or(|wanted| self.namespace == wanted)
+    fn is(&self, resource: &str, namespace: &str) -> bool {
+        *self.resource == *resource && ["", self.namespace.as_str()].contains(&namespace)
     }
 }
 
@@ -76,9 +76,8 @@ struct Inner {
 }
 
 impl Inner {
-    fn of(&self, resource: &str, namespace: Option<&str>) -> BTreeMap<&Key, &Arc<Value>> {
-        let from = Key::new(resource, namespace.unwrap_or_default(), "");
-        let rest = self.objects.range(from..);
+    fn of(&self, resource: &str, namespace: &str) -> BTreeMap<&Key, &Arc<Value>> {
+        let rest = self.objects.range(Key::new(resource, namespace, "")..);
         let all = rest.take_while(|(key, _)| key.is(resource, namespace));
         all.collect()
     }
@@ -102,20 +101,18 @@ impl Store {
         self.lock().objects.get(key).cloned()
     }
 
-    /// The objects of one kind, in one namespace or all, in order of namespace and name, and the revision at which this
-    /// was so.
-    #[must_use]
-    pub fn list(&self, resource: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Value>>) {
+    /// The objects of one kind, in one namespace or all (`""`), in order of namespace and name, and the revision at which
+    /// this was so.
+    pub(crate) fn list(&self, resource: &str, namespace: &str) -> (u64, Vec<Arc<Value>>) {
         let now = self.list_at(resource, namespace, None);
         now.unwrap_or_default() // what is now is known
     }
 
     /// The same as it was at a revision, if one is given; `None` if the changes since then are no longer known.
-    #[must_use]
-    pub fn list_at(
+    pub(crate) fn list_at(
         &self,
         resource: &str,
-        namespace: Option<&str>,
+        namespace: &str,
         at: Option<u64>,
     ) -> Option<(u64, Vec<Arc<Value>>)> {
         let inner = self.lock();
@@ -132,8 +129,7 @@ impl Store {
     }
 
     /// Every object, whatever its kind.
-    #[must_use]
-    pub fn all(&self) -> Vec<(Key, Arc<Value>)> {
+    pub(crate) fn all(&self) -> Vec<(Key, Arc<Value>)> {
         self.lock().objects.clone().into_iter().collect()
     }
 
@@ -187,13 +183,13 @@ impl Store {
         Ok(object)
     }
 
-    /// Changes after the revision `since`, of one kind (empty for every) and from one namespace or all.
+    /// Changes after the revision `since`, of one kind (empty for every) and from one namespace or all (`""`).
     #[must_use]
-    pub fn watch(self: &Arc<Self>, resource: &str, namespace: Option<&str>, since: u64) -> Watch {
+    pub fn watch(self: &Arc<Self>, resource: &str, namespace: &str, since: u64) -> Watch {
         Watch {
             store: Arc::clone(self),
             resource: resource.to_owned(),
-            namespace: namespace.map(str::to_owned),
+            namespace: namespace.to_owned(),
             seen: since,
         }
     }
@@ -215,7 +211,7 @@ impl Store {
 pub struct Watch {
     store: Arc<Store>,
     resource: String,
-    namespace: Option<String>,
+    namespace: String,
     /// Revision up to which everything was returned.
     pub seen: u64,
 }
@@ -228,9 +224,9 @@ impl Watch {
         loop {
             let found = {
                 let inner = self.store.lock();
-                let (resource, namespace) = (self.resource.as_str(), self.namespace.as_deref());
-                let wanted =
-                    |event: &&Event| resource.is_empty() || event.key.is(resource, namespace);
+                let wanted = |event: &&Event| {
+                    self.resource.is_empty() || event.key.is(&self.resource, &self.namespace)
+                };
                 let found = inner.since(self.seen)?.find(wanted).cloned();
                 self.seen = self.seen.max(self.store.revision());
                 found

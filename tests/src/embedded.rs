@@ -66,7 +66,7 @@ impl Embedded {
             &kubeconfig,
             &sandbox.kubeconfig("administrator", &["system:masters"])?,
         )?;
-        std::fs::write(&authority, cluster.pki.authority())?;
+        std::fs::write(&authority, &cluster.pki.authority)?;
         Ok(Self {
             inside: Some((sandbox, runtime)),
             kubeconfig,

@@ -115,7 +115,7 @@ fn configure(cluster: &Cluster, kind: &str, name: &str, client: Value, more: Val
         "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods", "pods/exec"]}],
         "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 30,
     });
-    hook["clientConfig"]["caBundle"] = STANDARD.encode(cluster.pki.authority()).into();
+    hook["clientConfig"]["caBundle"] = STANDARD.encode(&cluster.pki.authority).into();
     for (key, value) in more.as_object().unwrap() {
         hook[key] = value.clone();
     }

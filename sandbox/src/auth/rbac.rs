@@ -65,9 +65,9 @@ fn grants(
     namespace: &str,
 ) -> impl Iterator<Item = (Arc<Value>, Vec<PolicyRule>)> {
     let list = |kind: &str, at| cluster.store.list(&format!("{kind}.{GROUP}"), at).1;
-    let mut bindings = list("clusterrolebindings", None);
+    let mut bindings = list("clusterrolebindings", "");
     if !namespace.is_empty() {
-        bindings.extend(list("rolebindings", Some(namespace)));
+        bindings.extend(list("rolebindings", namespace));
     }
     bindings.retain(|binding| is_meant(binding, who));
     bindings.into_iter().map(|binding| {

@@ -6,12 +6,14 @@ impl Cluster {
     /// One that serves nothing, with the kinds built in and the roles every cluster begins with.
     pub(crate) fn for_tests(release: Release) -> Arc<Self> {
         let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
+        let pki = Pki::new().unwrap();
         let cluster = Self {
             store: Arc::default(),
             kinds: Kinds::builtin(release),
             clock: Clock::default(),
             release,
-            pki: Pki::new().unwrap(),
+            tls: pki.server_config().unwrap(),
+            pki,
             tokens: Tokens::new().unwrap(),
             faults: watch::Sender::default(),
             pods: crate::pods::Pods::default(),

@@ -49,7 +49,7 @@ pub(super) fn serve(cluster: &Cluster, key: &Key, definition: &Value) {
 
 /// Deletes the objects of a kind, and lets its definition go when none is left.
 pub(super) async fn retire(cluster: &Cluster, key: &Key) {
-    let (_, objects) = cluster.store.list(&key.name, None); // its name is what the store calls the kind
+    let (_, objects) = cluster.store.list(&key.name, ""); // its name is what the store calls the kind
     for object in &objects {
         delete(cluster, "customresourcedefinition-controller", object).await;
     }

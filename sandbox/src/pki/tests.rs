@@ -25,11 +25,8 @@ fn a_client_certificate_names_its_user_and_groups() {
 /// What the server sees of a client that shows `issued` and asks for `name`.
 async fn handshake(pki: &Pki, issued: Option<Issued>, name: &str) -> std::io::Result<bool> {
     let mut roots = RootCertStore::empty();
-    roots.add(der(pki.authority())).unwrap();
-    let builder = rustls::ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
+    roots.add(der(&pki.authority)).unwrap();
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
     let config = match issued {
         None => builder.with_no_client_auth(),
         Some(issued) => builder
@@ -44,7 +41,7 @@ async fn handshake(pki: &Pki, issued: Option<Issued>, name: &str) -> std::io::Re
     let connector = TlsConnector::from(Arc::new(config));
     let (client, server) = tokio::join!(
         connector.connect(name, here),
-        TlsAcceptor::from(pki.server_config()).accept(there)
+        TlsAcceptor::from(pki.server_config().unwrap()).accept(there)
     );
     client?;
     Ok(server?.get_ref().1.peer_certificates().is_some())

@@ -43,9 +43,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>) {
     let mut starts = cluster.pods.0.subscribe();
     while !cluster.stop.is_cancelled() {
         starts.mark_unchanged();
-        let (revision, pods) = cluster.store.list("pods", None);
+        let (revision, pods) = cluster.store.list("pods", "");
         let wake = sync(&cluster, &pods);
-        let mut watch = cluster.store.watch("pods", None, revision);
+        let mut watch = cluster.store.watch("pods", "", revision);
         select! {
             _ = watch.next() => {}
             _ = starts.changed() => {}

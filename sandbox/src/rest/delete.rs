@@ -8,56 +8,52 @@ use serde_json::Value;
 
 use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{self, Stage};
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::object::{deleting, meta as text, name, namespace, uid};
+use crate::object::{deleting, meta as text, name, namespace, over, uid};
 use crate::status::{Failure, Result};
+use crate::{cluster::Cluster, kinds::Kind};
 
 /// Longest grace, in seconds, that is added to the time; nobody waits for its end.
 const YEAR: i64 = 31_536_000;
 
 impl Cluster {
-    /// Deletes an object, or marks it if something must be done first (finalizers, a pod's grace). Returns what is left
-    /// of it; `None` when it is gone.
+    /// Deletes an object, or marks it if something must be done first (finalizers, a pod's grace). Returns whether it is
+    /// still there, and what it is or was last.
     ///
     /// # Errors
     /// 404, 409, what a webhook refused.
-    pub async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Option<Arc<Value>>> {
+    pub async fn delete(&self, call: &Call, how: &DeleteOptions) -> Result<(bool, Arc<Value>)> {
         let kind = &call.kind;
         let key = Self::place(kind, &call.namespace, &call.name);
         for _ in 0..ATTEMPTS {
             let live = self.get(kind, &call.namespace, &call.name)?;
-            check(kind, &live, options)?;
+            check(kind, &live, how)?;
             for stage in [Stage::Mutating, Stage::Validating] {
                 admission::admit(self, stage, call, Some(&live), Value::Null).await?;
             }
-            let next = self.marked(kind, &live, options);
-            let left = (!rules::done(kind, &next)).then_some(next);
+            let next = self.marked(kind, &live, how);
+            let stays = !over(&next);
             if call.dry_run() {
-                return Ok(left.map(Arc::new));
+                return Ok((stays, Arc::new(next)));
             }
-            let stays = left.is_some();
-            if let Ok(stored) = self.store.write(&key, Some(&live), left) {
-                return Ok(stays.then_some(stored));
+            if let Ok(last) = self.store.write(&key, Some(&live), stays.then_some(next)) {
+                return Ok((stays, last));
             }
         }
         Err(call.conflict(MODIFIED))
     }
 
-    /// Deletes what is selected. Returns what was.
+    /// Deletes what is selected. Returns what became of it, as of one object.
     ///
     /// # Errors
     /// Of the first object that cannot be deleted.
     pub async fn delete_all(&self, call: &Call, how: &DeleteOptions) -> Result<Vec<Arc<Value>>> {
         let mut deleted = Vec::new();
         for object in self.select(call, None)?.1 {
-            let one = Call {
-                namespace: namespace(&object).to_owned(),
-                name: name(&object).to_owned(),
-                ..call.clone()
-            };
+            let mut one = call.clone();
+            namespace(&object).clone_into(&mut one.namespace);
+            name(&object).clone_into(&mut one.name);
             match self.delete(&one, how).await {
-                Ok(left) => deleted.push(left.unwrap_or(object)),
+                Ok((_, last)) => deleted.push(last),
                 Err(failure) if failure.code == 404 => {}
                 Err(failure) => return Err(failure),
             }

@@ -1,17 +1,14 @@
 //! What the API server fills in and what nobody may change: of every object, and of those of one kind.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::auth::rbac;
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::object::{deleting, meta, metadata_mut};
+use crate::object::{deleting, meta, metadata_mut, texts};
 use crate::status::{Cause, Failure, Result};
+use crate::{auth::rbac, cluster::Cluster, kinds::Kind};
 
 /// What random names are made of: no vowels, so that no words come out.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -26,16 +23,18 @@ pub(super) fn time(now: Timestamp) -> Value {
     format!("{now:.0}").into()
 }
 
-/// Fills in what a new object gets.
-pub(super) fn begin(kind: &Kind, object: &mut Value, now: Timestamp) {
-    metadata_mut(object);
-    for field in OURS.split(' ') {
-        put(object, &format!("/metadata/{field}"), None);
-    }
-    object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-    object["metadata"]["creationTimestamp"] = time(now);
-    if kind.generation {
-        bump(object);
+impl Cluster {
+    /// Gives a new object its UID and so on.
+    pub(crate) fn stamp(&self, kind: &Kind, object: &mut Value) {
+        metadata_mut(object);
+        for field in OURS.split(' ') {
+            put(object, &format!("/metadata/{field}"), None);
+        }
+        object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+        object["metadata"]["creationTimestamp"] = time(self.clock.now());
+        if kind.generation {
+            bump(object);
+        }
     }
 }
 
@@ -44,7 +43,6 @@ pub(super) fn carry(call: &Call, live: &Value, wanted: &Value) -> Value {
     let (base, other, paths): (_, _, &[&str]) = match (&*call.subresource, call.kind.status) {
         ("status", _) => (live, wanted, &["/status"]),
         ("ephemeralcontainers", _) => (live, wanted, &["/spec/ephemeralContainers"]),
-        ("finalize", _) => (live, wanted, &["/spec/finalizers"]),
         _ if call.kind.resource() == "namespaces" => (wanted, live, &["/spec", "/status"]),
         (_, true) => (wanted, live, &["/status"]),
         (_, false) => (wanted, live, &[]),
@@ -91,7 +89,7 @@ pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) ->
     let Some(live) = live else {
         return Ok(());
     };
-    let (old, mut new) = (finalizers(live), finalizers(object));
+    let [old, mut new] = [live, object].map(|object| texts(object, "metadata", "finalizers"));
     new.retain(|one| !old.contains(one));
     if deleting(live) && !new.is_empty() {
         let why = "Forbidden: no new finalizers can be added if the object is being deleted";
@@ -117,13 +115,6 @@ pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) ->
 pub(super) fn bump(object: &mut Value) {
     let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
     object["metadata"]["generation"] = (generation + 1).into();
-}
-
-/// `metadata.finalizers`
-pub(super) fn finalizers(object: &Value) -> Vec<&str> {
-    let list = object["metadata"]["finalizers"].as_array();
-    let list = list.into_iter().flatten();
-    list.filter_map(Value::as_str).collect()
 }
 
 /// 422 if there is any cause for it.
@@ -214,12 +205,4 @@ pub(super) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
     let grace = asked.or(usual.as_i64()).unwrap_or(0);
     // Below 0 means at once, as it does in Kubernetes.
     if grace < 0 { 1 } else { grace }
-}
-
-/// Whether a deleted object has nothing left to wait for: no grace, no finalizer.
-pub(super) fn done(kind: &Kind, object: &Value) -> bool {
-    let spec = object["spec"]["finalizers"].as_array();
-    let held = kind.resource() == "namespaces" && spec.is_some_and(|list| !list.is_empty());
-    let waits = held || !finalizers(object).is_empty();
-    deleting(object) && object["metadata"]["deletionGracePeriodSeconds"] == 0 && !waits
 }

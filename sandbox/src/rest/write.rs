@@ -7,14 +7,11 @@ use serde_json::{Value, json};
 use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{Stage, admit};
 use crate::apply::{self, Writer};
-use crate::auth::rbac;
-use crate::cluster::Cluster;
-use crate::object::{deleting, meta as text, metadata_mut, name as name_of, uid};
-use crate::patch;
-use crate::request::Attributes;
+use crate::object::{deleting, meta as text, metadata_mut, name as name_of, over, uid};
 use crate::schema::{self, Structural};
 use crate::status::{Cause, Failure, Result, qualified};
 use crate::store::{Key, Raced};
+use crate::{auth::rbac, cluster::Cluster, patch, request::Attributes};
 
 /// What the body of a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +94,7 @@ impl Attempt<'_> {
             None if call.dry_run() && store.get(&key).is_some() => Err(Raced),
             _ if call.dry_run() => Ok(Arc::new(object)),
             // A finalizer that was waited for may have been the last.
-            Some(_) if rules::done(kind, &object) => {
-                store.write(&key, live, None).map(|_| Arc::new(object))
-            }
+            Some(_) if over(&object) => store.write(&key, live, None).map(|_| Arc::new(object)),
             _ => store.write(&key, live, Some(object)),
         };
         let code = if live.is_none() { 201 } else { 200 };

@@ -1,21 +1,17 @@
 //! The way of one request: who asks, may they, what goes wrong by order, then the answer; all of it audited.
 
-use std::future::pending;
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
-use http::header::RETRY_AFTER;
-use http::{Method, Response};
+use http::{Method, Response, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::body::{self, JSON, TEXT, typed};
 use super::{Asked, Body, Peer, audit, resource};
-use crate::auth::authenticate::{credential, impersonated};
-use crate::auth::rbac;
-use crate::cluster::Cluster;
+use crate::auth::{authenticate, rbac};
 use crate::faults::{Answer, Faults, Order};
 use crate::request::{Attributes, attributes};
 use crate::status::{Failure, Result};
-use crate::{discovery, openapi};
+use crate::{cluster::Cluster, discovery, openapi};
 
 /// Answers a request.
 pub(super) async fn answer(cluster: Arc<Cluster>, request: Asked, peer: Peer) -> Response<Body> {
@@ -26,8 +22,8 @@ pub(super) async fn answer(cluster: Arc<Cluster>, request: Asked, peer: Peer) ->
     let mut response = answered.unwrap_or_else(|failure| {
         event["responseStatus"] = failure.body();
         let mut response = body::answer(failure.code, &event["responseStatus"], &[]);
-        if let Some(seconds) = failure.details["retryAfterSeconds"].as_u64() {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        if matches!(failure.code, 429 | 503) {
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
         }
         response
     });
@@ -46,8 +42,8 @@ async fn serve(
     event: &mut Value,
 ) -> Result<Response<Body>> {
     let certificate = peer.certificate.as_deref();
-    let mut who = credential(cluster, certificate, request.headers_mut())?;
-    let acts_as = impersonated(cluster, &who, request.headers())?;
+    let mut who = authenticate::credential(cluster, certificate, request.headers_mut())?;
+    let acts_as = authenticate::impersonated(cluster, &who, request.headers())?;
     event["user"] = json!(who);
     if let Some(acts_as) = acts_as {
         event["impersonatedUser"] = json!(acts_as);
@@ -66,11 +62,7 @@ async fn serve(
         None => {}
         Some(Answer::Code(code)) => {
             let failure = Failure::new(code, "refused by order");
-            let mut failure = failure.about(&asked.group, &asked.resource, &asked.name);
-            if matches!(code, 429 | 503 | 504) {
-                failure.details["retryAfterSeconds"] = 1.into();
-            }
-            return Err(failure);
+            return Err(failure.about(&asked.group, &asked.resource, &asked.name));
         }
         Some(Answer::Reset) => {
             peer.reset.cancel();

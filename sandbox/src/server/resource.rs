@@ -1,22 +1,18 @@
 //! Requests about resources: from path, query and body to the registry, and its results to answers.
 
-use std::slice::from_ref;
-use std::sync::Arc;
+use std::{slice::from_ref, sync::Arc};
 
-use http::Response;
-use http::header::USER_AGENT;
+use http::{Response, header::USER_AGENT};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::body::{self, Form};
-use super::{Asked, Body, watch};
+use super::{Asked, Body, body, body::Form, watch};
 use crate::auth::{Identity, rbac, reviews, tokens};
-use crate::cluster::Cluster;
 use crate::object::{meta, partial, uid};
 use crate::request::{Attributes, Query};
 use crate::rest::{Call, Change};
 use crate::status::{Cause, Failure, Result};
-use crate::table;
+use crate::{cluster::Cluster, kinds::Kind, pods, table};
 
 const APPLY: &str = "application/apply-patch+yaml";
 
@@ -35,20 +31,10 @@ pub(super) async fn answer(
     request: Asked,
 ) -> Result<Response<Body>> {
     let (verb, subresource) = (asked.verb.as_str(), asked.subresource.as_str());
+    let (namespace, name) = (asked.namespace.as_str(), asked.name.as_str());
     let kind = (cluster.kinds).find(&asked.group, &asked.version, &asked.resource);
+    let kind = kind.filter(|kind| has(kind, asked));
     let kind = kind.ok_or_else(Failure::no_such_path)?;
-    let status = kind.status && subresource == "status";
-    let known = subresource.is_empty() || status || kind.subresources.contains(&subresource);
-    let single = matches!(verb, "get" | "update" | "patch" | "delete");
-    let (name, mut namespace) = (asked.name.as_str(), asked.namespace.as_str());
-    let misplaced = match namespace {
-        "" => kind.namespaced && single,
-        _ => !kind.namespaced && kind.resource() != "namespaces",
-    };
-    // A path has no more parts than these.
-    if !known || misplaced || asked.path.trim_matches('/').split('/').count() > 8 {
-        return Err(Failure::no_such_path());
-    }
     if matches!(subresource, "exec" | "attach" | "log") {
         // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
         if subresource != "log" && cluster.release.minor() >= 35 {
@@ -56,19 +42,15 @@ pub(super) async fn answer(
             let create = Attributes::about("create", "", namespace, &resource, name);
             rbac::require(cluster, &who, &create)?;
         }
-        return crate::pods::connect(cluster, asked, request);
+        return pods::connect(cluster, asked, request);
     }
-    namespace = if kind.namespaced { namespace } else { "" };
-    let mut call = Call::new(who, &kind, namespace, name, "");
-    (call.subresource, call.query) = (subresource.to_owned(), asked.query.clone());
     let form = body::form(request.headers())?;
     let media = body::media_type(request.headers()).to_owned();
-    let mut content = Value::Null;
-    if !matches!(verb, "get" | "list" | "watch") {
-        let agent = body::text(request.headers(), &USER_AGENT);
-        check_options(cluster, &mut call.query, &media, agent)?;
-        content = body::object(request).await?;
-    }
+    let mut call = Call::new(who, &kind, namespace, name, "");
+    (call.subresource, call.query) = (subresource.to_owned(), asked.query.clone());
+    let agent = body::text(request.headers(), &USER_AGENT);
+    check_options(cluster, &mut call.query, &media, agent)?;
+    let content = body::object(request).await?;
     let cluster = Arc::clone(cluster);
     let mut view = View {
         call,
@@ -90,12 +72,12 @@ pub(super) async fn answer(
         }
         ("watch", _) => return watch::answer(view),
         ("delete", "") => {
-            let before = cluster.get(&kind, namespace, name)?;
             let options = delete_options(&mut view.call.query, content)?;
-            let left = cluster.delete(&view.call, &options).await?;
-            let details = json!({"name": name, "group": kind.group, "kind": kind.plural, "uid": uid(&before)});
+            let (stays, last) = cluster.delete(&view.call, &options).await?;
+            let details =
+                json!({"name": name, "group": kind.group, "kind": kind.plural, "uid": uid(&last)});
             let gone = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-            (200, left.map_or(gone, |left| view.one(&left)))
+            (200, if stays { view.one(&last) } else { gone })
         }
         ("deletecollection", "") => {
             let options = delete_options(&mut view.call.query, content)?;
@@ -111,6 +93,14 @@ pub(super) async fn answer(
         }
     };
     Ok(body::answer(code, &shown, &warnings))
+}
+
+/// Whether a kind has what is asked for, there.
+fn has(kind: &Kind, asked: &Attributes) -> bool {
+    let part = asked.subresource.as_str();
+    let placed = kind.namespaced || asked.namespace.is_empty() || kind.plural == "namespaces";
+    let status = kind.status && part == "status";
+    placed && (part.is_empty() || status || kind.subresources.contains(&part))
 }
 
 /// 405
@@ -154,12 +144,10 @@ fn check_options(cluster: &Cluster, query: &mut Query, media: &str, agent: &str)
     Ok(())
 }
 
-/// Of a deletion: what the body says, then what the query does.
+/// Of a deletion: what its body says, then what the query does.
 fn delete_options(query: &mut Query, content: Value) -> Result<DeleteOptions> {
     let options = serde_json::from_value::<DeleteOptions>(content);
     let mut options = options.map_err(|error| Failure::bad_request(error.to_string()))?;
-    let policy = query.all("propagationPolicy").next().map(str::to_owned);
-    options.propagation_policy = options.propagation_policy.or(policy);
     let grace = query.number("gracePeriodSeconds")?;
     options.grace_period_seconds = options.grace_period_seconds.or(grace);
     if options.dry_run.iter().flatten().count() > 0 {

@@ -1,8 +1,6 @@
 //! Watches: what happens to what is selected, as it happens.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_stream::stream;
 use futures_util::StreamExt as _;
@@ -12,14 +10,9 @@ use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, sleep};
 
-use super::Body;
-use super::body::{self, Form};
-use super::resource::View;
-use crate::faults::WatchFault;
-use crate::kinds::Kind;
-use crate::selector::Selector;
+use super::{Body, body, body::Form, resource::View};
 use crate::status::{Failure, Result};
-use crate::store::Event;
+use crate::{faults::WatchFault, kinds::Kind, selector::Selector, store::Event};
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_mins(1);
@@ -36,17 +29,14 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
         return Err(Failure::new(503, why));
     }
     let streams = query.flag("sendInitialEvents") && cluster.release.minor() >= 32;
-    let asked = query.number("resourceVersion")?.unwrap_or(0);
-    let (mut revision, mut initial) = (asked, Vec::new());
-    if streams || asked == 0 {
+    let (mut revision, mut initial) = (query.number("resourceVersion")?.unwrap_or(0), Vec::new());
+    if streams || revision == 0 {
         (revision, initial) = cluster.select(call, None)?;
     }
-    cluster.check_reached(asked)?;
     let limit = query.number("timeoutSeconds")?.filter(|limit| *limit > 0);
     let limit = Duration::from_secs(limit.unwrap_or(USUAL_LIMIT));
-    let namespace = Some(call.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let resource = call.kind.resource();
-    let mut watch = cluster.store.watch(&resource, namespace, revision);
+    let mut watch = (cluster.store).watch(&resource, &call.namespace, revision);
     let bookmarks = query.flag("allowWatchBookmarks");
     let events = stream! {
         for object in initial {
@@ -87,10 +77,9 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
         let line = format!("{}\n", json!({"type": what, "object": object}));
         Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
     });
-    let (stop, limit) = (cluster.stop.clone(), sleep(limit));
-    let lines = lines.take_until(async move { stop.run_until_cancelled(limit).await });
+    let lines = StreamBody::new(lines.take_until(sleep(limit)));
     let response = body::typed(200, body::JSON, String::new());
-    Ok(response.map(|_| Body::new(StreamBody::new(lines))))
+    Ok(response.map(|_| Body::new(lines)))
 }
 
 /// A sign of the revision a watch has seen.

@@ -106,7 +106,7 @@ impl Lab {
         within(async {
             loop {
                 let store = &self.cluster().store;
-                let mut watch = store.watch("pods", None, store.revision());
+                let mut watch = store.watch("pods", "", store.revision());
                 let pod = store.get(&key).unwrap_or_default();
                 if done(&pod) {
                     return pod;
@@ -121,7 +121,7 @@ impl Lab {
         let cluster = self.cluster();
         let mut roots = rustls::RootCertStore::empty();
         roots
-            .add(CertificateDer::from_pem_slice(cluster.pki.authority().as_bytes()).unwrap())
+            .add(CertificateDer::from_pem_slice(cluster.pki.authority.as_bytes()).unwrap())
             .unwrap();
         let issued = cluster.pki.client("admin", &["system:masters"]).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

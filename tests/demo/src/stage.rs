@@ -178,7 +178,7 @@ async fn parts(
         kubeconfigs.push(files.write(&format!("{account}.kubeconfig"), &kubeconfig)?);
     }
     let pki = &sandbox.cluster().pki;
-    let ca = files.write("ca.pem", pki.authority())?;
+    let ca = files.write("ca.pem", &pki.authority)?;
     let server = pki.server(&["127.0.0.1", "localhost"])?;
     let certificate = files.write("gateway.crt", &server.certificate)?;
     let key = files.write("gateway.key", &server.key)?;
