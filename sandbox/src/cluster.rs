@@ -17,7 +17,7 @@ use crate::{Faults, Release, clock::Clock, kinds::Kinds, pki::Pki, store::Store}
 use crate::{controllers, object, server};
 
 /// Name of the one node.
-pub const NODE: &str = "sandbox";
+pub(crate) const NODE: &str = "sandbox";
 
 /// What the parts share.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use merge::How;
 ///
 /// # Errors
 /// 400 for a patch that is no list, 422 for one that cannot be applied. Kubernetes does not say which operation failed.
-pub fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
+pub(crate) fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
     if !patch.is_array() {
         return Err(Failure::bad_request("a JSON patch is a list of operations"));
     }
@@ -29,7 +29,7 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, Failure> {
 }
 
 /// RFC 7386.
-pub fn merge(document: &Value, patch: &Value) -> Value {
+pub(crate) fn merge(document: &Value, patch: &Value) -> Value {
     let mut merged = document.clone();
     json_patch::merge(&mut merged, patch);
     merged
@@ -40,7 +40,7 @@ pub fn merge(document: &Value, patch: &Value) -> Value {
 ///
 /// # Errors
 /// 400 for a patch that is no object.
-pub fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Result<Value, Failure> {
+pub(crate) fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Result<Value, Failure> {
     if !patch.is_object() {
         return Err(Failure::bad_request("a strategic merge patch is an object"));
     }

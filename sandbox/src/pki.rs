@@ -106,7 +106,7 @@ impl Pki {
 }
 
 /// Whom a client certificate names: `CN` the user, each `O` a group.
-pub fn subject(certificate: &[u8]) -> Option<Identity> {
+pub(crate) fn subject(certificate: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;

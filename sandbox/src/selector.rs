@@ -12,7 +12,7 @@ use crate::status::Failure;
 
 /// Requirements an object must all meet to be listed or watched.
 #[derive(Clone, Debug, Default)]
-pub struct Selector {
+pub(crate) struct Selector {
     labels: kube_core::Selector,
     /// Names of fields, and the value each has (`true`) or has not.
     fields: Vec<(String, bool, String)>,
@@ -29,7 +29,7 @@ impl Selector {
     ///
     /// # Errors
     /// 400 for what does not parse, and for fields that cannot be selected by.
-    pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Failure> {
         let wrong =
             |text| move || Failure::bad_request(format!("unable to parse the selector {text:?}"));
         let requirements = requirements(labels).ok_or_else(wrong(labels))?;
@@ -42,12 +42,12 @@ impl Selector {
     }
 
     /// Whether it selects everything.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.labels.selects_all() && self.fields.is_empty()
     }
 
     /// Whether an object meets all of it.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         let mut fields = self.fields.iter();
         self.labels.matches(&texts(&object["metadata"]["labels"]))
             && fields.all(|(name, is, value)| (field(object, name) == *value) == *is)
@@ -55,14 +55,14 @@ impl Selector {
 }
 
 /// Whether labels meet a `metav1.LabelSelector`; an empty one selects all, one that makes no sense nothing.
-pub fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
+pub(crate) fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
     let selector = LabelSelector::deserialize(selector).ok();
     let selector = selector.and_then(|selector| kube_core::Selector::try_from(selector).ok());
     selector.is_some_and(|selector| selector.matches(&texts(labels)))
 }
 
 /// The name an object must have by a field selector.
-pub fn exact_name(selector: &str) -> Option<String> {
+pub(crate) fn exact_name(selector: &str) -> Option<String> {
     let mut all = fields(selector)?.into_iter();
     let exact = all.find(|(field, is, _)| *is && field == "metadata.name");
     exact.map(|(_, _, name)| name)

@@ -23,7 +23,7 @@ use crate::cluster::Cluster;
 pub(crate) use body::{TEXT, choose, text, typed};
 
 /// Body of an answer.
-pub type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;
+pub(crate) type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;
 
 /// A request as it comes in.
 type Asked = Request<Incoming>;
@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Address.
     pub address: SocketAddr,
     /// Certificate the client proved by TLS, in DER.
@@ -47,10 +47,10 @@ pub struct Peer {
 }
 
 /// What an upgraded connection can be downcast to, in hyper's `TokioIo`.
-pub type Io = TlsStream<TcpStream>;
+pub(crate) type Io = TlsStream<TcpStream>;
 
 /// Serves the API until the sandbox stops.
-pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
+pub(crate) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
     let shared = Arc::clone(&cluster);
     let answer = move |request, peer| answer::answer(Arc::clone(&shared), request, peer);
     listen(&cluster, listener, cluster.stop.clone(), answer).await;
@@ -58,7 +58,7 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) {
 
 /// Accepts connections and answers their requests until `stop` is cancelled; one task for each connection, among the
 /// cluster's.
-pub async fn listen<A, F>(
+pub(crate) async fn listen<A, F>(
     cluster: &Arc<Cluster>,
     listener: TcpListener,
     stop: CancellationToken,

@@ -14,7 +14,7 @@ use crate::kinds::{Column, Kind};
 
 /// The Table of some objects. `metadata` is the list's (`resourceVersion`, `continue`); `include` says how much of each
 /// object a row carries: `Object`, `None`, or else its metadata.
-pub fn table(
+pub(crate) fn table(
     kind: &Kind,
     objects: &[Arc<Value>],
     metadata: &Value,
