@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::dsse::Envelope;
 use crate::hash::Running;
+pub use crate::recording::Stream;
+pub use crate::subject::Session;
 
 /// What the field `version` says. A field may be added under the same version; one that changes or goes makes a new one.
 pub const VERSION: &str = "drawbridge.dev/audit/v1";
@@ -226,17 +228,6 @@ pub enum Component {
     Gateway,
 }
 
-/// A session, by all its names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Session {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// `metadata.uid`: unique for good.
-    pub uid: String,
-}
-
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
@@ -318,18 +309,6 @@ pub struct Transfer {
     pub sha256: Option<String>,
     /// Whether it is stdin or stdout of `tar`.
     pub archive: bool,
-}
-
-/// A stream of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Stream {
-    /// What it reads.
-    Stdin,
-    /// What it writes.
-    Stdout,
-    /// What it writes of errors.
-    Stderr,
 }
 
 /// Which way bytes went.

@@ -1,9 +1,10 @@
 //! Who and what a record is about: the same words in recordings and in audit events.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A `ConsoleSession`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
     /// Its namespace.
     pub namespace: String,

@@ -165,7 +165,7 @@ impl Gate {
             .map_err(strangers)?;
         let session = self.session(claim, peer).await?;
         case.of(&session);
-        let answer = self.route(request, &offer, &session, route, peer).await;
+        let answer = Box::pin(self.route(request, &offer, &session, route, peer, case)).await;
         answer.inspect_err(|refusal| log_refusal(refusal, &session, peer))
     }
 
@@ -210,6 +210,7 @@ impl Gate {
         session: &Arc<Session>,
         route: Route,
         peer: &Peer,
+        case: &mut Case,
     ) -> Result<Response<Body>, Refusal> {
         match route {
             Route::Discovery(which) => {
@@ -238,12 +239,8 @@ impl Gate {
                 Ok(document(self.summary(session)))
             }
             Route::Stream(stream) => self.stream(request, offer, session, stream, peer).await,
-            // Answered before.
-            Route::Look(look) => {
-                let mut case = Case::new(request.headers(), peer.addr);
-                self.look(request, offer, look, peer, &mut case).await
-            }
-            // Answered before anybody is asked who they are.
+            // These two are answered before anybody is asked which session is theirs.
+            Route::Look(look) => self.look(request, offer, look, peer, case).await,
             Route::Web(page) => Ok(web::serve(&page, request.method(), request.headers())),
             Route::Console {
                 namespace,

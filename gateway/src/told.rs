@@ -192,14 +192,12 @@ pub(crate) fn disconnected(
 
 /// What a stream of a console carried.
 pub(crate) fn transferred(facts: Facts, carried: Carried) -> Event {
-    let (stream, direction) = match carried.stream {
-        Channel::Stdin => (event::Stream::Stdin, Direction::In),
-        Channel::Stdout => (event::Stream::Stdout, Direction::Out),
-        Channel::Stderr => (event::Stream::Stderr, Direction::Out),
-    };
     let transfer = event::Transfer {
-        stream,
-        direction,
+        stream: carried.stream,
+        direction: match carried.stream {
+            Channel::Stdin => Direction::In,
+            Channel::Stdout | Channel::Stderr => Direction::Out,
+        },
         bytes: carried.bytes,
         sha256: carried.sha256.map(|sha256| sha256.to_string()),
         archive: carried.stream != Channel::Stderr && is_tar(&facts.argv),
@@ -219,11 +217,7 @@ pub(crate) fn look(
     client: event::Client,
 ) -> Facts {
     let observer = match viewer {
-        Viewer::Session(session) => Some(event::Session {
-            namespace: session.namespace.clone(),
-            name: session.name.clone(),
-            uid: session.uid.clone(),
-        }),
+        Viewer::Session(session) => Some(named(session)),
         Viewer::Person(..) => None,
     };
     Facts {
@@ -323,11 +317,7 @@ pub(crate) fn removed(opening: &Opening, sealed: Option<&Manifest>, reason: &'st
 /// What a recording says of whose it is.
 fn recorded(opening: &Opening) -> Facts {
     Facts {
-        session: Some(event::Session {
-            namespace: opening.session.namespace.clone(),
-            name: opening.session.name.clone(),
-            uid: opening.session.uid.clone(),
-        }),
+        session: Some(opening.session.clone()),
         user: Some(opening.user.clone()),
         connection: Some(opening.recording.to_string()),
         ..Facts::default()
@@ -335,15 +325,19 @@ fn recorded(opening: &Opening) -> Facts {
 }
 
 fn who(facts: &mut Facts, session: &Session) {
-    facts.session = Some(event::Session {
-        namespace: session.namespace.clone(),
-        name: session.name.clone(),
-        uid: session.uid.clone(),
-    });
+    facts.session = Some(named(session));
     facts.user = Some(session.user.clone());
     facts.mode = Some(format!("{:?}", session.mode));
     facts.justification.clone_from(&session.reason);
     facts.expires_at = session.expires_at;
+}
+
+fn named(session: &Session) -> event::Session {
+    event::Session {
+        namespace: session.namespace.clone(),
+        name: session.name.clone(),
+        uid: session.uid.clone(),
+    }
 }
 
 fn pod(session: &Session, target: &ResolvedTarget) -> Pod {

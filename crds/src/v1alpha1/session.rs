@@ -312,7 +312,7 @@ pub struct Recorded {
     /// URL of the directory that holds it; absent if there is none.
     // Not told rather than empty: API servers of 1.20 take an empty text for null, and refuse it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(schema_with = "location_schema")]
+    #[schemars(length(max = 2048))]
     pub location: String,
     /// Whether it holds everything.
     pub verdict: RecordingVerdict,
@@ -330,7 +330,7 @@ pub struct Recorded {
     pub bytes: u64,
     /// Hash of its last chunk (SHA-256, hex), which all before lead to; absent when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(schema_with = "hash_schema")]
+    #[schemars(length(max = 64))]
     pub chain_head: String,
 }
 
@@ -343,14 +343,6 @@ pub enum RecordingVerdict {
     Interrupted,
     /// There is none: the connection went on without, as `BestEffort` allows; `reason` says why.
     Missing,
-}
-
-fn location_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 2048})
-}
-
-fn hash_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 64})
 }
 
 /// As the derived schema, but with a format every API server knows.

@@ -16,8 +16,9 @@ use kube::ResourceExt as _;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::live::{View, about, list, observer, shell};
+use crate::live::{View, about, list, observer};
 use crate::recording::{keys, recorded};
+use crate::shell;
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -196,9 +197,9 @@ async fn live(test: &Test) -> Result<Life> {
     let refusal = refused.refused(&test.gateway()).await?.refusal(403)?;
     let observer = observer(test, &session).await?;
     look(test, &session, &observer).await?;
-    let mut user = shell(&test.gateway(), &session).await?;
+    let mut user = shell(test, &session).await?;
     let mut view = View::open(&test.gateway(), &session, &observer.token).await?;
-    view.until("before").await?;
+    view.until("ready").await?;
     user.until("is watching this session").await?;
     drop(view);
     user.until("is no longer watching").await?;

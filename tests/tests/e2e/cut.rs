@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use drawbridge_crds::v1alpha1::ConsoleSession;
 use drawbridge_tests::{
-    Console, End, Opening, Session, Test, Timings, contains, note, run, run_alone, soon,
+    End, Opening, Session, Test, Timings, contains, note, run, run_alone, soon,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -14,6 +14,8 @@ use kube::api::DeleteParams;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::shell;
+
 const RUNS: usize = 20;
 /// From the moment before the API is asked until the client has its Status.
 const CUT: Duration = Duration::from_secs(1);
@@ -21,15 +23,9 @@ const CUT: Duration = Duration::from_secs(1);
 const EXPIRY: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A shell that is at its prompt, and a task that notes when it ends.
-async fn shell(test: &Test, session: &Session) -> Result<JoinHandle<Result<End>>> {
-    let mut console: Console = Opening::exec(session, &["sh"])
-        .tty()
-        .open(&test.gateway())
-        .await?;
-    console.stdin(b"echo rea''dy\n").await?;
-    console.until("ready").await?;
-    Ok(tokio::spawn(console.finish()))
+/// A shell, and a task that notes when it ends.
+async fn ending(test: &Test, session: &Session) -> Result<JoinHandle<Result<End>>> {
+    Ok(tokio::spawn(shell(test, session).await?.finish()))
 }
 
 /// How long after `asked` the shell was cut, which must be with `says`.
@@ -47,7 +43,7 @@ async fn revoking_a_session_ends_its_shell_within_a_second() {
         let mut timings = Timings::default();
         for _ in 0..RUNS {
             let session = test.session("web", json!({})).await?;
-            let ended = shell(test, &session).await?;
+            let ended = ending(test, &session).await?;
             let asked = Instant::now();
             test.revoke(&session.name).await?;
             timings.add(cut(ended, asked, says).await?);
@@ -66,7 +62,7 @@ async fn deleting_a_session_ends_its_shell_within_a_second() {
         let mut timings = Timings::default();
         for _ in 0..RUNS {
             let session = test.session("web", json!({})).await?;
-            let ended = shell(test, &session).await?;
+            let ended = ending(test, &session).await?;
             let asked = Instant::now();
             test.delete::<ConsoleSession>(&session.name).await?;
             timings.add(cut(ended, asked, says).await?);
@@ -92,7 +88,7 @@ async fn deleting_the_pod_ends_its_shells_within_a_second() {
             let name = format!("web-{run}");
             test.pod(&name).await?;
             let session = test.session(&name, json!({})).await?;
-            let ended = shell(test, &session).await?;
+            let ended = ending(test, &session).await?;
             let asked = Instant::now();
             pods.delete(&name, &slowly).await?;
             timings.add(cut(ended, asked, says).await?);
@@ -121,7 +117,7 @@ async fn deleting_the_namespace_ends_its_shells_within_a_second() {
 async fn one_namespace(test: &Test) -> Result<Duration> {
     test.pod("web").await?;
     let session = test.session("web", json!({})).await?;
-    let ended = shell(test, &session).await?;
+    let ended = ending(test, &session).await?;
     let asked = Instant::now();
     let namespaces = Api::<Namespace>::all(test.cluster.client.clone());
     namespaces
@@ -149,7 +145,7 @@ async fn a_shell_ends_within_a_quarter_of_a_second_of_its_expiry_and_not_before(
             let until = first + SignedDuration::from_secs(i64::try_from(run)?);
             let session = test.session("web", json!({"notAfter": until})).await?;
             ensure!(session.expires_at()? == until, "{}", session.expires_at()?);
-            let ended = shell(test, &session).await?;
+            let ended = ending(test, &session).await?;
             ensure!(
                 Timestamp::now() < until,
                 "it was not open in time to prove anything"
@@ -176,7 +172,7 @@ async fn a_pod_that_is_replaced_by_another_of_its_name_is_not_the_one_granted() 
     run(async |test| {
         test.pod("web").await?;
         let session = test.session("web", json!({})).await?;
-        let ended = shell(test, &session).await?;
+        let ended = ending(test, &session).await?;
         let now = DeleteParams {
             grace_period_seconds: Some(0),
             ..Default::default()

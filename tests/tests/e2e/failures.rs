@@ -2,31 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use drawbridge_crds::v1alpha1::Phase;
-use drawbridge_tests::{
-    Console, Event, Needs, Opening, Session, Test, Timings, contains, note, run_alone, soon,
-    wait_for,
-};
+use drawbridge_tests::{Event, Needs, Opening, Timings, contains, note, run_alone, soon, wait_for};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::{echo, shell};
+
 const LIMIT: Duration = Duration::from_secs(30);
-
-async fn shell(test: &Test, session: &Session) -> Result<Console> {
-    let mut console = Opening::exec(session, &["sh"])
-        .tty()
-        .open(&test.gateway())
-        .await?;
-    echo(&mut console, "rea''dy", "ready").await?;
-    Ok(console)
-}
-
-async fn echo(console: &mut Console, typed: &str, shown: &str) -> Result<()> {
-    console.stdin(format!("echo {typed}\n").as_bytes()).await?;
-    console.until(shown).await.map(drop)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_operator_shells_stay_and_still_end_on_time() {

@@ -18,6 +18,8 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::sync::watch::Sender;
 
+use crate::shell;
+
 const LIMIT: Duration = Duration::from_secs(30);
 /// From the moment the API can be heard again until a cut: a watch is tried again after a pause.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -34,16 +36,6 @@ async fn faulty(body: impl AsyncFnOnce(&Test, &Sender<Faults>) -> Result<()>) {
     if there.expect("a cluster with faults, or DRAWBRIDGE_SKIP=faults") {
         run_alone(async |test| body(test, &test.cluster.faulty()?.cluster().faults).await).await;
     }
-}
-
-async fn shell(test: &Test, session: &Session) -> Result<Console> {
-    let mut console = Opening::exec(session, &["sh"])
-        .tty()
-        .open(&test.gateway())
-        .await?;
-    console.stdin(b"echo rea''dy\n").await?;
-    console.until("ready").await?;
-    Ok(console)
 }
 
 async fn works(test: &Test, session: &Session) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use drawbridge_crds::v1alpha1::ConsoleSession;
-use drawbridge_tests::{Console, Gateway, Opening, Request, Session, Test, Timings, run, soon};
+use drawbridge_tests::{Gateway, Opening, Request, Session, Test, Timings, run, soon};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::granted;
+use crate::{granted, shell};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -108,23 +108,14 @@ impl View {
     }
 }
 
-/// A shell on a terminal that has printed something.
-pub(crate) async fn shell(gateway: &Gateway, session: &Session) -> Result<Console> {
-    let opening = Opening::exec(session, &["sh"]).tty();
-    let mut console = opening.open(gateway).await?;
-    console.stdin(b"echo be''fore\n").await?;
-    console.until("before").await?;
-    Ok(console)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_watches_is_less_than_200_ms_behind_and_the_user_is_told_who_and_when_it_ends() {
     run(async |test| {
         let session = granted(test).await?;
         let (gateway, looking) = (test.gateway(), observer(test, &session).await?);
-        let mut user = shell(&gateway, &session).await?;
+        let mut user = shell(test, &session).await?;
         let mut view = View::open(&gateway, &session, &looking.token).await?;
-        view.until("before").await?;
+        view.until("ready").await?;
         user.until("alice@example.com is watching this session")
             .await?;
         let mut behind = Timings::default();
@@ -178,11 +169,11 @@ async fn an_identity_watches_as_long_as_rbac_lets_it() {
         bindings.create(&make, &binding).await?;
         let token = test.cluster.token(&test.namespace, &name, None, 3600);
         let token = token.await?;
-        let mut user = shell(&gateway, &session).await?;
+        let mut user = shell(test, &session).await?;
         let mut view = View::open(&gateway, &session, &token).await?;
         user.until(&format!("{name} is watching this session"))
             .await?;
-        view.until("before").await?;
+        view.until("ready").await?;
         bindings.delete(&name, &DeleteParams::default()).await?;
         // Asked every 30 s.
         let (code, why) = view.closed(Duration::from_secs(35)).await?;

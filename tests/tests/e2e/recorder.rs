@@ -11,34 +11,19 @@ use anyhow::{Context as _, Result, ensure};
 use drawbridge_audit::recording::{Stream, Verdict};
 use drawbridge_crds::names;
 use drawbridge_crds::v1alpha1::{ConsoleSession, RecordingVerdict};
-use drawbridge_tests::{
-    Console, Gateway, Opening, Session, Test, contains, note, run_alone, wait_for,
-};
+use drawbridge_tests::{Gateway, Opening, Session, Test, contains, note, run_alone, wait_for};
 use kube::api::{Patch, PatchParams};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::recording::{Played, keys, recorded};
+use crate::{echo, shell};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Prints so many KiB that do not compress.
 fn print_noise(kib: u32) -> Vec<u8> {
     format!("head -c {kib}k /dev/urandom | base64; echo pri''nted\n").into_bytes()
-}
-
-async fn shell(test: &Test, session: &Session) -> Result<Console> {
-    let mut console = Opening::exec(session, &["sh"])
-        .tty()
-        .open(&test.gateway())
-        .await?;
-    echo(&mut console, "rea''dy", "ready").await?;
-    Ok(console)
-}
-
-async fn echo(console: &mut Console, typed: &str, shown: &str) -> Result<()> {
-    console.stdin(format!("echo {typed}\n").as_bytes()).await?;
-    console.until(shown).await.map(drop)
 }
 
 /// Starts another gateway in place of the first, with its store and its audit log where the test can see them.
