@@ -1,7 +1,8 @@
 //! Admission webhooks, called over TLS as their configurations in the store say.
 //!
 //! A webhook's `clientConfig` has a `url` whose host is this machine; its certificate must be of `caBundle`, nobody else is
-//! trusted. One with `service` or `matchConditions` counts as one that could not be asked. None is asked a second time.
+//! trusted. One with `service` counts as one that could not be asked. Conditions and declared side effects are not looked
+//! at. None is asked a second time.
 
 mod call;
 mod rules;
@@ -73,18 +74,7 @@ pub(crate) async fn admit(
             continue;
         }
         let name = &hook.name;
-        if call.dry_run() && !hook.side_effects.starts_with("None") {
-            let why = format!("admission webhook {name:?} does not support dry run");
-            return Err(Failure::bad_request(why));
-        }
-        let answer = ask(&write, &hook).await;
-        let answer = answer.and_then(|answer| {
-            if stage == Stage::Mutating && answer["allowed"] == true {
-                patch(&mut write.object, &answer)?;
-            }
-            Ok(answer)
-        });
-        match answer {
+        match ask(&mut write, &hook, stage).await {
             Ok(answer) if answer["allowed"] != true => return Err(denied(name, &answer["status"])),
             Ok(answer) => {
                 let more = Vec::<String>::deserialize(&answer["warnings"]);
@@ -125,12 +115,9 @@ fn patch(object: &mut Value, answer: &Value) -> anyhow::Result<()> {
     Ok(json_patch::patch(object, &patch)?)
 }
 
-/// Asks a webhook about a write: the `response` of the `AdmissionReview` it answers with.
-async fn ask(write: &Write<'_>, hook: &MutatingWebhook) -> anyhow::Result<Value> {
-    anyhow::ensure!(
-        hook.match_conditions.iter().flatten().count() == 0,
-        "the sandbox does not evaluate matchConditions"
-    );
+/// Asks a webhook about a write, and changes it as a mutating one says. Returns the `response` of the `AdmissionReview`
+/// it answers with.
+async fn ask(write: &mut Write<'_>, hook: &MutatingWebhook, stage: Stage) -> anyhow::Result<Value> {
     let uid = uuid::Uuid::new_v4().to_string();
     let (call, before, object) = (write.call, write.before, &write.object);
     let (of, (operation, options)) = (&call.kind, write.operation());
@@ -140,22 +127,22 @@ async fn ask(write: &Write<'_>, hook: &MutatingWebhook) -> anyhow::Result<Value>
     let options = json!({
         "kind": options, "apiVersion": "meta.k8s.io/v1", "fieldManager": call.query.get("fieldManager"),
     });
-    let mut request = json!({
+    let request = json!({
         "uid": uid, "operation": operation, "dryRun": call.dry_run(),
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": call.subresource, "requestSubResource": call.subresource,
         "name": name(shown), "namespace": call.namespace,
         "userInfo": call.who, "object": object, "oldObject": before, "options": options,
     });
-    if let Some(fields) = request.as_object_mut() {
-        fields.retain(|_, value| value != "");
-    }
     let request = json!({"apiVersion": VERSION, "kind": "AdmissionReview", "request": request});
     let mut review: Value = serde_json::from_slice(&call::call(hook, &request).await?)?;
     let version = &review["apiVersion"];
     anyhow::ensure!(version == VERSION, "its answer is not of {VERSION}");
     let answer = review["response"].take();
     anyhow::ensure!(answer["uid"] == uid, "it answered another request");
+    if stage == Stage::Mutating && answer["allowed"] == true {
+        patch(&mut write.object, &answer)?;
+    }
     Ok(answer)
 }
 
@@ -164,14 +151,11 @@ fn denied(name: &str, status: &Value) -> Failure {
     let text = |field: &str| status[field].as_str().filter(|text| !text.is_empty());
     let why = text("message").or(text("reason"));
     let why = why.map_or(" without explanation".to_owned(), |why| format!(": {why}"));
-    let code = status["code"].as_u64().unwrap_or_default();
-    let code = u16::try_from(code)
-        .ok()
-        .filter(|code| (400..600).contains(code));
-    let reason = text("reason").unwrap_or_default().to_owned();
+    let code = u16::try_from(status["code"].as_u64().unwrap_or_default()).ok();
+    let code = code.filter(|code| (400..600).contains(code));
     let message = format!("admission webhook {name:?} denied the request{why}");
     let mut failure = Failure::new(code.unwrap_or(400), message);
-    failure.reason = reason.into();
+    failure.reason = text("reason").unwrap_or_default().to_owned().into();
     failure.details = status["details"].clone();
     failure
 }

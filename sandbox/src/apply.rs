@@ -13,8 +13,6 @@ use crate::schema::Structural;
 use crate::status::Failure;
 use fields::{Nodes, Path, Paths, changed, has, nodes, ownable, readable, retain};
 
-/// Managers with operation `Update` of one object; the oldest beyond that are counted as one, as Kubernetes does.
-const MAX_UPDATERS: usize = 10;
 const APPLY: &str = "Apply";
 
 /// A write whose fields are accounted for.
@@ -155,12 +153,6 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields_v1.is_empty());
     let order = |entry: &Entry| [&entry.operation, &entry.time, &entry.manager].map(String::clone);
     entries.sort_by_key(order);
-    let first = entries.partition_point(|entry| entry.operation == APPLY);
-    while entries.len() - first > MAX_UPDATERS {
-        let oldest = entries.remove(first);
-        entries[first].fields_v1.extend(oldest.fields_v1);
-        "ancient-changes".clone_into(&mut entries[first].manager);
-    }
     let metadata = metadata_mut(object);
     metadata.remove("managedFields");
     if !entries.is_empty() {

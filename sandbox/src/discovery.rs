@@ -89,17 +89,22 @@ fn group(kinds: &[Arc<Kind>], name: &str) -> Value {
 
 fn resource(kind: &Kind) -> Value {
     let status = kind.status.then_some("status");
-    let parts = kind.subresources.iter().copied().chain(status).map(|part| {
-        let (group, name, verbs): (_, _, &[&str]) = match part {
-            "attach" => ("", "PodAttachOptions", &["create", "get"]),
-            "exec" => ("", "PodExecOptions", &["create", "get"]),
-            "log" => ("", "Pod", &["get"]),
-            "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
-            _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
-        };
-        let of = json!({"group": group, "version": kind.version, "kind": name});
-        json!({"subresource": part, "verbs": verbs, "responseKind": of})
-    });
+    let parts = kind
+        .subresources
+        .iter()
+        .map(String::as_str)
+        .chain(status)
+        .map(|part| {
+            let (group, name, verbs): (_, _, &[&str]) = match part {
+                "attach" => ("", "PodAttachOptions", &["create", "get"]),
+                "exec" => ("", "PodExecOptions", &["create", "get"]),
+                "log" => ("", "Pod", &["get"]),
+                "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
+                _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
+            };
+            let of = json!({"group": group, "version": kind.version, "kind": name});
+            json!({"subresource": part, "verbs": verbs, "responseKind": of})
+        });
     let of = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
     json!({
         "resource": kind.plural, "singularResource": kind.singular, "responseKind": of,

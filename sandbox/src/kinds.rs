@@ -17,7 +17,8 @@ use crate::release::Release;
 use crate::schema::Structural;
 
 /// A kind as one version of an API group serves it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(
     clippy::struct_excessive_bools,
     clippy::struct_field_names,
@@ -47,22 +48,17 @@ pub struct Kind {
     /// Whether `metadata.generation` counts the changes of all but `metadata` (and `status`, if it is a subresource).
     pub generation: bool,
     /// Subresources beside `status`, e.g. `exec`, `log`, `token`.
-    pub subresources: Vec<&'static str>,
+    pub subresources: Vec<String>,
     /// `create` only and nothing stored: reviews.
     pub virtual_only: bool,
     /// Columns of `kubectl get`; the name and, if there are none, the age are added when they are printed.
     pub columns: Vec<Column>,
-    /// What objects look like.
-    pub schema: Schema,
-}
-
-/// What is known of the form of a kind's objects.
-#[derive(Debug)]
-pub enum Schema {
-    /// Of a built-in kind: its name among the [`definitions`]. See [`Structural::of`].
-    Builtin(Cow<'static, str>),
-    /// A CustomResourceDefinition's.
-    Custom(Box<Structural>),
+    /// Of a built-in kind: its name among the [`definitions`].
+    #[serde(skip)]
+    pub definition: Cow<'static, str>,
+    /// What objects look like, if a CustomResourceDefinition says so. See [`Structural::of`].
+    #[serde(skip)]
+    pub structural: Option<Arc<Structural>>,
 }
 
 /// A column of `kubectl get`, as a CustomResourceDefinition has it.
@@ -128,7 +124,7 @@ impl Kind {
 
     /// Whether it is defined by a CustomResourceDefinition. Such a kind has no strategic merge patch.
     pub fn custom(&self) -> bool {
-        matches!(self.schema, Schema::Custom(_))
+        self.structural.is_some()
     }
 }
 

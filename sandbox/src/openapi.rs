@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::discovery::git_version;
-use crate::kinds::{Kind, Schema, definitions};
+use crate::kinds::{Kind, definitions};
 use crate::release::Release;
 
 const REFERENCE: &str = "#/components/schemas/";
@@ -33,7 +33,7 @@ pub(crate) fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Opt
         .filter(|kind| wanted.is_none_or(|wanted| root(kind) == wanted))
     {
         paths.extend(paths_of(kind));
-        if let Schema::Custom(structural) = &kind.schema {
+        if let Some(structural) = &kind.structural {
             let mut name: Vec<&str> = kind.group.split('.').rev().collect();
             name.extend([kind.version.as_str(), kind.kind.as_str()]);
             let mut schema = structural.schema.clone();

@@ -10,7 +10,7 @@ use jsonschema::Validator;
 use kube_cel::{CompiledSchema, compile_schema};
 use serde_json::{Value, json};
 
-use crate::kinds::{Kind, Schema};
+use crate::kinds::Kind;
 use crate::status::{Cause, Failure};
 pub(crate) use definition::kinds_of;
 
@@ -28,9 +28,9 @@ pub struct Structural {
 impl Structural {
     /// The schema of a kind's objects. A built-in kind's is compiled when it is first asked for.
     pub fn of(kind: &Kind) -> &Self {
-        match &kind.schema {
-            Schema::Builtin(name) => builtin::structural(name),
-            Schema::Custom(structural) => structural,
+        match &kind.structural {
+            Some(structural) => structural,
+            None => builtin::structural(&kind.definition),
         }
     }
 

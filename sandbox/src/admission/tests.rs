@@ -176,7 +176,7 @@ async fn a_webhook_is_told_all_about_a_write() {
             "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
             "name": "p", "namespace": "n", "operation": "UPDATE",
             "userInfo": {"username": "alice@example.com", "groups": ["system:authenticated"]},
-            "object": pod(), "oldObject": pod(), "dryRun": false,
+            "subResource": "", "requestSubResource": "", "object": pod(), "oldObject": pod(), "dryRun": false,
             "options": {"apiVersion": "meta.k8s.io/v1", "kind": "UpdateOptions", "fieldManager": "me"},
         })
     );
@@ -290,7 +290,6 @@ async fn a_webhook_sees_what_it_asked_for() {
         json!({"rules": [rule]})
     };
     let labels = |key: &str, value: &str| json!({"matchLabels": {key: value}});
-    let when = json!({"matchConditions": [{"name": "c", "expression": "true"}]});
     for (more, wanted) in [
         (rule(json!({})), true),
         (rule(json!({"operations": ["DELETE", "CREATE"]})), true),
@@ -313,35 +312,6 @@ async fn a_webhook_sees_what_it_asked_for() {
         unconfigure(&cluster, "Validating", "a");
         assert_eq!(hook.calls() > before, wanted, "{more}");
     }
-    // Conditions are not evaluated, which is a failure.
-    configure(&cluster, "Validating", "a", hook.url(), when);
-    let failure = validated(&cluster).await.unwrap_err();
-    assert!(
-        failure
-            .message
-            .contains("does not evaluate matchConditions"),
-        "{failure}"
-    );
-}
-
-#[tokio::test]
-async fn a_dry_run_reaches_only_webhooks_without_side_effects() {
-    let cluster = cluster();
-    let hook = Webhook::start(&cluster, |_| json!({"allowed": true})).await;
-    let call = call(&cluster, "dryRun=All");
-    for (effects, code) in [
-        ("None", None),
-        ("NoneOnDryRun", None),
-        ("Some", Some(400)),
-        ("Unknown", Some(400)),
-    ] {
-        let more = json!({"sideEffects": effects, "failurePolicy": "Ignore"});
-        configure(&cluster, "Validating", "a", hook.url(), more);
-        let answer = admit(&cluster, Stage::Validating, &call, None, pod()).await;
-        unconfigure(&cluster, "Validating", "a");
-        assert_eq!(answer.err().map(|failure| failure.code), code, "{effects}");
-    }
-    assert_eq!(hook.calls(), 2);
 }
 
 #[tokio::test]

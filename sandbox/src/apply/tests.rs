@@ -344,30 +344,6 @@ fn accounts_that_are_none_are_kept_as_they_were() {
     }
 }
 
-#[test]
-fn the_oldest_updaters_become_one() {
-    let mut live = pod(&json!({"spec": {}}));
-    for number in 0..14 {
-        let mut object = live.clone();
-        object["spec"][format!("x{number}")] = json!(number);
-        let manager = format!("manager-{number}");
-        let mut writer = by(&manager);
-        writer.now += jiff::SignedDuration::from_secs(number);
-        live = updated(Some(&live), &object, writer);
-    }
-    let entries = live["metadata"]["managedFields"]
-        .as_array()
-        .expect("a list");
-    assert_eq!(entries.len(), MAX_UPDATERS);
-    assert_eq!(entries[0]["manager"], "ancient-changes");
-    assert_eq!(
-        fields(&live, "ancient-changes")["f:spec"]
-            .as_object()
-            .map(serde_json::Map::len),
-        Some(5)
-    );
-}
-
 mod properties {
     use std::collections::BTreeMap;
 

@@ -7,7 +7,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue};
-use percent_encoding::percent_decode_str;
 
 use super::{ANONYMOUS, AUTHENTICATED, Identity, UNAUTHENTICATED, account_of, rbac, tokens};
 use crate::cluster::Cluster;
@@ -17,6 +16,8 @@ use crate::status::Failure;
 
 /// What comes before a token that is offered as a WebSocket subprotocol.
 const BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+
+const OTHERS: &str = "only a user and groups can be impersonated here";
 
 /// Who sent a request by his credential alone, as a kubelet sees it; `certificate` is what the client proved by TLS, in
 /// DER. Takes the bearer subprotocol out, so that nobody answers with it.
@@ -59,65 +60,50 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 
 /// The token a WebSocket client offers as a subprotocol, of which there must be another one.
 fn subprotocol(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
-    let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes);
-    if !upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket")) {
-        return Ok(None);
-    }
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
     let lines = lines.join(",");
     let items = lines.split(',').map(str::trim);
-    let (tokens, others): (Vec<&str>, Vec<&str>) = items
-        .filter(|item| *item != BEARER)
-        .partition(|item| item.starts_with(BEARER));
-    let [token] = tokens.as_slice() else {
-        let none = tokens.is_empty().then_some(None);
-        return none.ok_or_else(Failure::unauthorized);
-    };
-    let token = URL_SAFE_NO_PAD.decode(&token[BEARER.len()..]).ok();
-    let token = token.and_then(|token| String::from_utf8(token).ok());
-    match (token, HeaderValue::from_str(&others.join(","))) {
-        (Some(token), Ok(others)) if !others.is_empty() => {
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
-            Ok(Some(token))
-        }
-        _ => Err(Failure::unauthorized()),
+    let (tokens, others): (Vec<&str>, Vec<&str>) =
+        items.partition(|item| item.len() > BEARER.len() && item.starts_with(BEARER));
+    if tokens.is_empty() || !headers.contains_key(UPGRADE) {
+        return Ok(None);
     }
+    let token = URL_SAFE_NO_PAD.decode(&tokens[0][BEARER.len()..]).ok();
+    let token = token.and_then(|token| String::from_utf8(token).ok());
+    let others = HeaderValue::from_str(&others.join(",")).ok();
+    let others = others.filter(|others| tokens.len() == 1 && !others.is_empty());
+    let (token, others) = token.zip(others).ok_or_else(Failure::unauthorized)?;
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
+    Ok(Some(token))
 }
 
 /// Whom the `Impersonate-*` headers name, if the sender may act as all of it.
 ///
 /// # Errors
-/// 403 if he may not; 400 for headers that name no user.
+/// 403 if he may not; 400 for headers that name no user, or something else of one.
 pub(crate) fn impersonated(
     cluster: &Cluster,
     sender: &Identity,
     headers: &HeaderMap,
 ) -> Result<Option<Identity>, Failure> {
-    const AUTHENTICATION: &str = "authentication.k8s.io";
     let mut wanted = Identity::default();
     for (name, value) in headers {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let part = name.as_str().strip_prefix("impersonate-");
-        let part = part.unwrap_or_default();
-        let key = part.strip_prefix("extra-").map(percent_decode_str);
-        let key = key.map(|key| key.decode_utf8_lossy().into_owned());
-        let extra = format!("userextras/{}", key.as_deref().unwrap_or_default());
-        let (group, at, resource, name) = match (part, account_of(&value), &key) {
-            ("user", Some((at, name)), _) => ("", at, "serviceaccounts", name),
-            ("user", ..) => ("", "", "users", &*value),
-            ("group", ..) => ("", "", "groups", &*value),
-            ("uid", ..) => (AUTHENTICATION, "", "uids", &*value),
-            (_, _, Some(_)) => (AUTHENTICATION, "", &*extra, &*value),
-            _ => continue,
+        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
+            continue;
         };
-        let what = Attributes::about("impersonate", group, at, resource, name);
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let (at, resource, name) = match (part, account_of(&value)) {
+            ("user", Some((at, name))) => (at, "serviceaccounts", name),
+            ("user", None) => ("", "users", &*value),
+            ("group", _) => ("", "groups", &*value),
+            _ => return Err(Failure::bad_request(OTHERS)),
+        };
+        let what = Attributes::about("impersonate", "", at, resource, name);
         rbac::require(cluster, sender, &what)?;
-        match (part, key) {
-            (_, Some(key)) => wanted.extra.entry(key).or_default().push(value),
-            ("user", _) => wanted.username = value,
-            ("group", _) => wanted.groups.push(value),
-            _ => wanted.uid = value,
+        match part {
+            "user" => wanted.username = value,
+            _ => wanted.groups.push(value),
         }
     }
     if wanted.username.is_empty() {

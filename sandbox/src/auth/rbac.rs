@@ -113,7 +113,7 @@ pub(crate) fn bootstrap() -> Vec<Value> {
 /// with `kind`, and `metadata.namespace` where there is one.
 ///
 /// # Errors
-/// 403 that names what is not held; 404 for a binding to a role that is not there.
+/// 403 that names something that is not held; 404 for a binding to a role that is not there.
 pub(crate) fn check_escalation(
     cluster: &Cluster,
     who: &Identity,
@@ -137,18 +137,14 @@ pub(crate) fn check_escalation(
     };
     let held = grants(cluster, who, at).flat_map(|(_, rules)| rules);
     let held: Vec<PolicyRule> = held.collect();
-    let mut lacking: Vec<Attributes> = granted.iter().flat_map(atoms).collect();
-    lacking.retain(|atom| !held.iter().any(|rule| allows(rule, atom)));
-    if lacking.is_empty() {
+    let mut lacking = granted.iter().flat_map(atoms);
+    let lacking = lacking.find(|atom| !held.iter().any(|rule| allows(rule, atom)));
+    let Some(atom) = lacking else {
         return Ok(());
-    }
-    let told = lacking.iter().map(|atom| {
-        let what = format!("{} {}{}", atom.verb, atom.qualified(), atom.path);
-        format!("{what} {:?}", atom.name)
-    });
-    let told = told.collect::<Vec<_>>().join(", ");
+    };
+    let told = format!("{} {}{}", atom.verb, atom.qualified(), atom.path);
     let why = "is attempting to grant RBAC permissions not currently held:";
-    let why = format!("user {:?} {why} {told}", who.username);
+    let why = format!("user {:?} {why} {told} {:?}", who.username, atom.name);
     Err(Failure::forbidden(GROUP, &resource, name(object), &why))
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn review(
     let status = match kind.kind.as_str() {
         "TokenReview" => token(cluster, spec)?,
         "SelfSubjectReview" => json!({"userInfo": who}),
-        "SelfSubjectAccessReview" => access(cluster, kind, who, spec)?,
+        "SelfSubjectAccessReview" => access(cluster, who, spec),
         _ => {
             // As it is asked: nobody is put into `system:authenticated` here.
             let named = Identity {
@@ -36,9 +36,10 @@ pub(crate) fn review(
             };
             if named == Identity::default() {
                 let why = "at least one of user or group must be specified";
-                return Err(invalid(kind, "spec.user", why));
+                let cause = Cause::new("FieldValueInvalid", "spec.user", why);
+                return Err(Failure::invalid(&kind.group, &kind.kind, "", &[cause]));
             }
-            access(cluster, kind, &named, spec)?
+            access(cluster, &named, spec)
         }
     };
     object["apiVersion"] = kind.api_version().into();
@@ -72,12 +73,8 @@ fn token(cluster: &Cluster, spec: &Value) -> Result<Value, Failure> {
 }
 
 /// Whether `who` may do what a review asks about.
-fn access(cluster: &Cluster, kind: &Kind, who: &Identity, spec: &Value) -> Result<Value, Failure> {
+fn access(cluster: &Cluster, who: &Identity, spec: &Value) -> Value {
     let (asked, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    if asked.is_object() == path.is_object() {
-        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        return Err(invalid(kind, "spec.resourceAttributes", why));
-    }
     let part = |field: &str| text(&asked[field]);
     let resource = format!("{}/{}", part("resource"), part("subresource"));
     let (group, namespace, name) = (part("group"), part("namespace"), part("name"));
@@ -88,13 +85,8 @@ fn access(cluster: &Cluster, kind: &Kind, who: &Identity, spec: &Value) -> Resul
         ..Attributes::about(&verb, group, namespace, &resource, name)
     };
     let decision = rbac::decide(cluster, who, &what);
-    Ok(decision.map_or(
-        json!({"allowed": false}),
-        |reason| json!({"allowed": true, "reason": reason}),
-    ))
-}
-
-fn invalid(kind: &Kind, field: &str, why: &str) -> Failure {
-    let cause = Cause::new("FieldValueInvalid", field, format!("Invalid value: {why}"));
-    Failure::invalid(&kind.group, &kind.kind, "", &[cause])
+    match decision {
+        Some(reason) => json!({"allowed": true, "reason": reason}),
+        None => json!({"allowed": false}),
+    }
 }

@@ -7,14 +7,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use k8s_openapi::api::authentication::v1::{
-    BoundObjectReference, TokenRequest, TokenRequestStatus,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::authentication::v1::TokenRequestSpec;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::Identity;
+use super::{ACCOUNT, Identity};
 use crate::cluster::Cluster;
 use crate::object::{meta, uid};
 use crate::status::{Cause, Failure};
@@ -131,10 +128,9 @@ pub(crate) fn request(
     account: &str,
     mut request: Value,
 ) -> Result<Value, Failure> {
-    json_patch::merge(&mut request, &json!({"status": null})); // Go sends one without a time
-    let request = TokenRequest::deserialize(request);
-    let mut request = request.map_err(|error| Failure::bad_request(error.to_string()))?;
-    let spec = &mut request.spec;
+    json_patch::merge(&mut request, &json!({"spec": {}}));
+    let spec = TokenRequestSpec::deserialize(&request["spec"]);
+    let mut spec = spec.map_err(|error| Failure::bad_request(error.to_string()))?;
     let there = find(cluster, "serviceaccount", namespace, account)?;
     let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT);
     if !SECONDS.contains(&seconds) {
@@ -145,63 +141,48 @@ pub(crate) fn request(
     }
     let there = json!({"name": account, "uid": uid(&there)});
     let mut objects = json!({"namespace": namespace, "serviceaccount": there});
-    if let Some(reference) = &spec.bound_object_ref {
-        let (kind, object) = bound(cluster, namespace, account, reference)?;
-        objects[kind] = json!({"name": reference.name, "uid": uid(&object)});
+    if let Some(reference) = spec.bound_object_ref.clone() {
+        let kind = reference.kind.unwrap_or_default();
+        let name = reference.name.unwrap_or_default();
+        if !["Pod", "Secret", "Node"].contains(&&*kind) {
+            let version = reference.api_version.unwrap_or_default();
+            let why = format!("cannot bind token to object of type /{version}, Kind={kind}");
+            return Err(Failure::bad_request(why));
+        }
+        let lower = kind.to_lowercase();
+        let object = find(cluster, &lower, namespace, &name)?;
+        if kind == "Pod" && object["spec"]["serviceAccountName"] != account {
+            let other = "to pod running with different serviceaccount name.";
+            let why = format!("cannot bind token for serviceaccount {account:?} {other}");
+            return Err(Failure::bad_request(why));
+        }
+        let same = reference.uid.unwrap_or_default();
+        if !same.is_empty() && same != uid(&object) {
+            let other = "does not match the UID in record";
+            let why = format!("the UID in the bound object reference ({same}) {other}");
+            return Err(Failure::conflict("", &kind, &name, &why));
+        }
+        objects[lower] = json!({"name": name, "uid": uid(&object)});
     }
     if spec.audiences.is_empty() {
         spec.audiences.push(ISSUER.to_owned());
     }
-    let now = cluster.clock.now().as_second();
+    let now = cluster.clock.now();
+    let (begin, end) = (now.as_second(), now.as_second() + seconds);
     let claims = json!({
-        "aud": spec.audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER,
-        "jti": uuid::Uuid::new_v4().to_string(), "sub": format!("system:serviceaccount:{namespace}:{account}"),
+        "aud": spec.audiences, "exp": end, "iat": begin, "nbf": begin, "iss": ISSUER,
+        "jti": uuid::Uuid::new_v4().to_string(), "sub": format!("{ACCOUNT}{namespace}:{account}"),
         "kubernetes.io": objects,
     });
     let header = Header::new(Algorithm::ES256);
     let token = jsonwebtoken::encode(&header, &claims, &cluster.tokens.encoding);
     let token = token.map_err(|error| Failure::internal(&error.to_string()))?;
-    let time = |seconds| Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX));
-    let metadata = &mut request.metadata;
-    metadata.name = Some(account.to_owned());
-    metadata.namespace = Some(namespace.to_owned());
-    metadata.creation_timestamp = Some(time(now));
-    request.status = Some(TokenRequestStatus {
-        expiration_timestamp: time(now + seconds),
-        token,
+    let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+    let answer = json!({
+        "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec,
+        "metadata": {"name": account, "namespace": namespace, "creationTimestamp": format!("{now:.0}")},
+        "status": {"token": token, "expirationTimestamp": end},
     });
-    Ok(json!(request))
-}
-
-/// The object a token is to be bound to, and its kind in lower case.
-fn bound(
-    cluster: &Cluster,
-    namespace: &str,
-    account: &str,
-    reference: &BoundObjectReference,
-) -> Result<(String, Arc<Value>), Failure> {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (kind, named, same) = (
-        text(&reference.kind),
-        text(&reference.name),
-        text(&reference.uid),
-    );
-    if !["Pod", "Secret", "Node"].contains(&&*kind) {
-        let version = text(&reference.api_version);
-        let why = format!("cannot bind token to object of type /{version}, Kind={kind}");
-        return Err(Failure::bad_request(why));
-    }
-    let lower = kind.to_lowercase();
-    let object = find(cluster, &lower, namespace, &named)?;
-    if kind == "Pod" && object["spec"]["serviceAccountName"] != account {
-        return Err(Failure::bad_request(format!(
-            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-        )));
-    }
-    if !same.is_empty() && same != uid(&object) {
-        let there = "does not match the UID in record";
-        let why = format!("the UID in the bound object reference ({same}) {there}");
-        return Err(Failure::conflict("", &kind, &named, &why));
-    }
-    Ok((lower, object))
+    json_patch::merge(&mut request, &answer);
+    Ok(request)
 }

@@ -12,9 +12,8 @@ use k8s_openapi::api::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::{NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, SchemaGenerator};
-use serde::Deserialize;
 
-use super::{Column, Kind, Schema};
+use super::Kind;
 use crate::release::Release;
 use crate::status::qualified;
 
@@ -50,8 +49,8 @@ pub(super) const ROWS: [Row; 26] = [
 
 /// What a built-in kind's Rust type says of it.
 pub(super) struct Row {
-    /// The kind as a minor version has it.
-    kind: fn(u32) -> Option<Kind>,
+    /// The kind as a release has it.
+    kind: fn(Release) -> Kind,
     /// Adds the definitions of the kind and of all it consists of.
     pub(super) define: fn(&mut SchemaGenerator),
 }
@@ -65,48 +64,29 @@ impl Row {
     }
 }
 
-/// What `builtin.yaml` says of a kind.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct Facts {
-    short_names: Vec<String>,
-    categories: Vec<String>,
-    subresources: Vec<String>,
-    since: u32,
-    generation: Option<u32>,
-    asked: bool,
-    columns: Vec<Column>,
-}
-
-static FACTS: LazyLock<HashMap<String, Facts>> = LazyLock::new(|| {
+/// What `builtin.yaml` says of them.
+static FACTS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
     serde_saphyr::from_str(include_str!("builtin.yaml")).expect("it is part of the program")
 });
 
 /// The kinds a release has.
 pub(super) fn kinds(release: Release) -> impl Iterator<Item = Kind> {
-    let minor = release.minor();
-    ROWS.iter().filter_map(move |row| (row.kind)(minor))
+    ROWS.iter().map(move |row| (row.kind)(release))
 }
 
-fn kind<T: Resource<Scope: 'static> + JsonSchema>(minor: u32) -> Option<Kind> {
-    let facts = &FACTS[&qualified(T::GROUP, T::URL_PATH_SEGMENT)];
-    let subresources = facts.subresources.iter().map(String::as_str);
-    let has = |name: &&str| *name != "status" && (*name != "ephemeralcontainers" || minor > 22);
-    (facts.since <= minor).then(|| Kind {
+fn kind<T: Resource<Scope: 'static> + JsonSchema>(release: Release) -> Kind {
+    let mut facts = FACTS[&qualified(T::GROUP, T::URL_PATH_SEGMENT)].clone();
+    let known = |name: &String| release > Release::V1_20 || name != "ephemeralcontainers";
+    facts.subresources.retain(known);
+    Kind {
         group: T::GROUP.to_owned(),
         version: T::VERSION.to_owned(),
         kind: T::KIND.to_owned(),
         plural: T::URL_PATH_SEGMENT.to_owned(),
         singular: T::KIND.to_lowercase(),
         list_kind: format!("{}List", T::KIND),
-        short_names: facts.short_names.clone(),
-        categories: facts.categories.clone(),
         namespaced: TypeId::of::<T::Scope>() == TypeId::of::<NamespaceResourceScope>(),
-        status: subresources.clone().any(|name| name == "status"),
-        generation: facts.generation.is_some_and(|since| since <= minor),
-        subresources: subresources.filter(has).collect(),
-        virtual_only: facts.asked,
-        columns: facts.columns.clone(),
-        schema: Schema::Builtin(T::schema_name()),
-    })
+        definition: T::schema_name(),
+        ..facts
+    }
 }

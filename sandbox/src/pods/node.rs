@@ -160,8 +160,8 @@ fn start(
     });
     let key = (uid.to_owned(), name.to_owned());
     let last = Arc::clone(&process);
-    let note = |all: &mut HashMap<_, _>| drop(all.insert(key, last));
-    cluster.pods.0.send_modify(note);
+    let keep = |all: &mut HashMap<_, _>| drop(all.insert(key, last));
+    cluster.pods.0.send_modify(keep);
     process
 }
 

@@ -1,11 +1,13 @@
 //! CustomResourceDefinitions: the kinds one defines.
 
+use std::sync::Arc;
+
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::values::cause;
 use super::{Structural, builtin};
-use crate::kinds::{Kind, Schema};
+use crate::kinds::Kind;
 use crate::release::Release;
 use crate::status::Cause;
 
@@ -35,24 +37,15 @@ pub(crate) fn kinds_of(definition: &Value, release: Release) -> Result<Vec<Kind>
 
 fn kind(spec: &Value, version: &Value, schema: Structural) -> Kind {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |list: &Value| Vec::deserialize(list).unwrap_or_default();
-    let names = &spec["names"];
     Kind {
         group: text(&spec["group"]),
         version: text(&version["name"]),
-        kind: text(&names["kind"]),
-        plural: text(&names["plural"]),
-        // Filled in when it was stored.
-        singular: text(&names["singular"]),
-        list_kind: text(&names["listKind"]),
-        short_names: texts(&names["shortNames"]),
-        categories: texts(&names["categories"]),
         namespaced: spec["scope"] == "Namespaced",
         status: version["subresources"].get("status").is_some(),
         generation: true,
-        subresources: Vec::new(),
-        virtual_only: false,
         columns: Vec::deserialize(&version["additionalPrinterColumns"]).unwrap_or_default(),
-        schema: Schema::Custom(Box::new(schema)),
+        structural: Some(Arc::new(schema)),
+        // Those left out were filled in when it was stored.
+        ..Kind::deserialize(&spec["names"]).unwrap_or_default()
     }
 }

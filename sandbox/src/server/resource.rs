@@ -97,10 +97,10 @@ pub(super) async fn answer(
 
 /// Whether a kind has what is asked for, there.
 fn has(kind: &Kind, asked: &Attributes) -> bool {
-    let part = asked.subresource.as_str();
+    let part = &asked.subresource;
     let placed = kind.namespaced || asked.namespace.is_empty() || kind.plural == "namespaces";
     let status = kind.status && part == "status";
-    placed && (part.is_empty() || status || kind.subresources.contains(&part))
+    placed && (part.is_empty() || status || kind.subresources.contains(part))
 }
 
 /// 405
