@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{rbac::bootstrap, tokens::Tokens};
 use crate::pods::{self, Pods};
 use crate::{Faults, Release, clock::Clock, kinds::Kinds, pki::Pki, store::Store};
-use crate::{controllers, object, server};
+use crate::{controllers, discovery::git_version, object, server};
 
 /// Name of the one node.
 pub(crate) const NODE: &str = "sandbox";
@@ -62,9 +62,6 @@ pub struct Options {
     /// Port of the API server; 0 for any.
     #[arg(long, default_value_t)]
     pub port: u16,
-    /// Port of the kubelet; 0 for any.
-    #[arg(long, default_value_t)]
-    pub kubelet_port: u16,
     /// Kubernetes release to behave like.
     #[arg(long, value_enum, default_value_t)]
     pub release: Release,
@@ -89,7 +86,7 @@ impl Sandbox {
     /// A port that is taken, a directory that cannot be made.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let api = bind("API server", options.port).await?;
-        let kubelet = bind("kubelet", options.kubelet_port).await?;
+        let kubelet = bind("kubelet", 0).await?;
         let scratch = tempfile::TempDir::with_prefix("drawbridge-sandbox-")
             .context("failed to make a scratch directory")?;
         let dir = options.dir.unwrap_or_else(|| scratch.path().to_owned());
@@ -203,7 +200,7 @@ impl Cluster {
                     {"type": "Ready", "status": "True", "lastTransitionTime": format!("{:.0}", self.clock.now())},
                 ],
                 "nodeInfo": {
-                    "kubeletVersion": format!("v1.{}.0", self.release.minor()), "operatingSystem": "linux",
+                    "kubeletVersion": git_version(self.release), "operatingSystem": "linux",
                     "containerRuntimeVersion": "sandbox://processes", "osImage": "local processes, no containers",
                 },
             },

@@ -1,19 +1,13 @@
 //! `/version`, `/api`, `/apis` and what is below them: which kinds there are, plain and aggregated. Pure.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::env::consts::{ARCH, OS};
-use std::iter::once;
-use std::sync::Arc;
+use std::{cmp::Reverse, collections::BTreeSet, iter::once, sync::Arc};
 
 use http::HeaderMap;
 use kube_core::Version;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::release::Release;
-use crate::server::choose;
+use crate::{cluster::Cluster, kinds::Kind, object::text, release::Release, server::choose};
 
 const JSON: &str = "application/json";
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -68,8 +62,7 @@ pub(crate) fn document(
 
 /// The release as its `gitVersion` tells it.
 pub(crate) fn git_version(release: Release) -> String {
-    let patch = if release == Release::V1_20 { 2 } else { 0 };
-    format!("v1.{}.{patch}", release.minor())
+    format!("v1.{}.0", release.minor())
 }
 
 /// A group with all its resources, as an `APIGroupDiscoveryList` has it; the preferred version first.
@@ -148,14 +141,9 @@ fn resources(group: &Value, version: &str) -> Option<Value> {
         }
     }
     let version = format!("{}/{version}", text(&group["metadata"]["name"]));
-    let version = version.trim_start_matches('/');
-    Some(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list}),
-    )
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+    Some(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "resources": list, "groupVersion": version.trim_start_matches('/'),
+    }))
 }
 
 #[cfg(test)]

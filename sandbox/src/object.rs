@@ -4,7 +4,12 @@ use serde_json::{Map, Value, json};
 
 /// A text in `metadata`; empty if absent.
 pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
-    object["metadata"][field].as_str().unwrap_or_default()
+    text(&object["metadata"][field])
+}
+
+/// A text; empty for what is none.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// `metadata.name`

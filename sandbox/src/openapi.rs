@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::discovery::git_version;
 use crate::kinds::{Kind, definitions};
-use crate::release::Release;
+use crate::{discovery::git_version, release::Release};
 
 const REFERENCE: &str = "#/components/schemas/";
 const GVK: &str = "x-kubernetes-group-version-kind";
@@ -28,10 +27,8 @@ pub(crate) fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Opt
     }
     let wanted = path.strip_prefix("v3/");
     let (mut paths, mut schemas) = (Map::new(), definitions().clone());
-    for kind in kinds
-        .iter()
-        .filter(|kind| wanted.is_none_or(|wanted| root(kind) == wanted))
-    {
+    let is = |kind: &&Arc<Kind>| wanted.is_none_or(|wanted| root(kind) == wanted);
+    for kind in kinds.iter().filter(is) {
         paths.extend(paths_of(kind));
         if let Some(structural) = &kind.structural {
             let mut name: Vec<&str> = kind.group.split('.').rev().collect();
@@ -43,8 +40,8 @@ pub(crate) fn document(kinds: &[Arc<Kind>], release: Release, path: &str) -> Opt
     }
     match wanted {
         None if path == "v2" => {
-            let document =
-                json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": schemas});
+            let mut document = json!({"swagger": "2.0", "info": info, "paths": {}});
+            document["definitions"] = schemas.into();
             let text = document.to_string().replace(REFERENCE, "#/definitions/");
             serde_json::from_str(&text).ok()
         }
@@ -68,11 +65,7 @@ fn of(kind: &Kind) -> Value {
 /// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the forms and parameters of
 /// a patch of one.
 fn paths_of(kind: &Kind) -> [(String, Value); 2] {
-    let namespace = if kind.namespaced {
-        "namespaces/{namespace}/"
-    } else {
-        ""
-    };
+    let namespace = ["", "namespaces/{namespace}/"][usize::from(kind.namespaced)];
     let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
     let one = format!("{all}/{{name}}");
     let method = if kind.virtual_only { "post" } else { "get" };

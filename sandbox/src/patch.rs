@@ -6,9 +6,7 @@ use json_patch::Patch;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::kinds::Kind;
-use crate::schema::Structural;
-use crate::status::Failure;
+use crate::{kinds::Kind, schema::Structural, status::Failure};
 use merge::How;
 
 /// RFC 6902.
@@ -37,15 +35,9 @@ pub(crate) fn merge(document: &Value, patch: &Value) -> Value {
 
 /// Kubernetes' own, for built-in kinds: lists of objects are merged by key, `$patch`, `$retainKeys`
 /// and `$deleteFromPrimitiveList` are understood; `$setElementOrder` is not followed.
-///
-/// # Errors
-/// 400 for a patch that is no object.
-pub(crate) fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Result<Value, Failure> {
-    if !patch.is_object() {
-        return Err(Failure::bad_request("a strategic merge patch is an object"));
-    }
+pub(crate) fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Value {
     let schema = &Structural::of(kind).schema;
-    Ok(merge::merge(document, patch, schema, How::Strategic))
+    merge::merge(document, patch, schema, How::Strategic)
 }
 
 #[cfg(test)]

@@ -122,11 +122,8 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// The pairs in the order they come in.
     pub fn parse(query: &str) -> Self {
-        Self(
-            form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-        )
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        Self(pairs.into_owned().collect())
     }
 
     /// All values of a parameter.

@@ -1,14 +1,21 @@
 //! Label and field selectors. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube_core::{Expression, SelectorExt as _};
+use regex::Regex;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::kinds::Kind;
-use crate::status::Failure;
+use crate::{kinds::Kind, status::Failure};
+
+/// A requirement: whether it is about absence, the key, the operator, a parenthesis, the value or values, the other one.
+static REQUIREMENT: LazyLock<Regex> = LazyLock::new(|| {
+    let key = r"(!?)([[:alnum:]][^\s=!<>(),\\]*)";
+    let form = format!(r"^{key}\s*(==?|!=|in\b|notin\b|)\s*(\(?)([^=!<>()\\]*)(\)?)$");
+    Regex::new(&form).expect("a test reads it")
+});
 
 /// Requirements an object must all meet to be listed or watched.
 #[derive(Clone, Debug, Default)]
@@ -90,30 +97,17 @@ fn requirements(text: &str) -> Option<Vec<Expression>> {
 }
 
 fn requirement(text: &str) -> Option<Expression> {
-    let value = |text: &str| {
-        let text = text.trim();
-        let good = !text.contains(|c: char| c.is_whitespace() || "=!<>(),\\".contains(c));
-        good.then(|| text.to_owned())
-    };
-    let key = |text: &str| value(text).filter(|key| key.starts_with(char::is_alphanumeric));
-    if let Some(absent) = text.strip_prefix('!') {
-        return Some(Expression::DoesNotExist(key(absent)?));
-    }
-    if let Some((name, other)) = text.split_once("!=") {
-        return Some(Expression::NotEqual(key(name)?, value(other)?));
-    }
-    if let Some((name, same)) = text.split_once('=') {
-        let same = same.strip_prefix('=').unwrap_or(same);
-        return Some(Expression::Equal(key(name)?, value(same)?));
-    }
-    let Some((name, set)) = text.split_once(char::is_whitespace) else {
-        return Some(Expression::Exists(key(text)?));
-    };
-    let (operator, values) = set.strip_suffix(')')?.split_once('(')?;
-    let values = values.split(',').map(value).collect::<Option<_>>()?;
-    match operator.trim() {
-        "in" => Some(Expression::In(key(name)?, values)),
-        "notin" => Some(Expression::NotIn(key(name)?, values)),
+    let (_, [not, key, operator, open, value, close]) = REQUIREMENT.captures(text)?.extract();
+    let key = key.to_owned();
+    let values = value.split(',').map(|one| one.trim().to_owned());
+    let single = !value.contains(char::is_whitespace);
+    match (not, operator, (open, close)) {
+        ("!", "", ("", "")) if value.is_empty() => Some(Expression::DoesNotExist(key)),
+        ("", "", ("", "")) if value.is_empty() => Some(Expression::Exists(key)),
+        ("", "=" | "==", ("", "")) if single => Some(Expression::Equal(key, value.to_owned())),
+        ("", "!=", ("", "")) if single => Some(Expression::NotEqual(key, value.to_owned())),
+        ("", "in", ("(", ")")) => Some(Expression::In(key, values.collect())),
+        ("", "notin", ("(", ")")) => Some(Expression::NotIn(key, values.collect())),
         _ => None,
     }
 }

@@ -95,6 +95,14 @@ impl Failure {
         Self::new(404, message).about("", "", "")
     }
 
+    /// 409 for a name that is taken.
+    pub fn exists(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", qualified(group, resource));
+        let failure = Self::new(409, message).about(group, resource, name);
+        let reason = "AlreadyExists".into();
+        Self { reason, ..failure }
+    }
+
     /// 409 for a write that came too late.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let what = qualified(group, resource);

@@ -76,12 +76,6 @@ struct Inner {
 }
 
 impl Inner {
-    fn of(&self, resource: &str, namespace: &str) -> BTreeMap<&Key, &Arc<Value>> {
-        let rest = self.objects.range(Key::new(resource, namespace, "")..);
-        let all = rest.take_while(|(key, _)| key.is(resource, namespace));
-        all.collect()
-    }
-
     fn since(&self, revision: u64) -> Option<impl DoubleEndedIterator<Item = &Event>> {
         let begin = self.log.partition_point(|event| event.revision <= revision);
         (revision >= self.forgotten).then(|| self.log.range(begin..))
@@ -117,7 +111,9 @@ impl Store {
     ) -> Option<(u64, Vec<Arc<Value>>)> {
         let inner = self.lock();
         let at = at.unwrap_or_else(|| self.revision());
-        let mut then = inner.of(resource, namespace);
+        let rest = inner.objects.range(Key::new(resource, namespace, "")..);
+        let all = rest.take_while(|(key, _)| key.is(resource, namespace));
+        let mut then: BTreeMap<&Key, &Arc<Value>> = all.collect();
         let later = inner.since(at)?.rev();
         for event in later.filter(|event| event.key.is(resource, namespace)) {
             match &event.before {

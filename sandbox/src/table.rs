@@ -9,8 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use self::cell::Cell;
-use crate::kinds::{Column, Kind};
+use crate::{kinds::Column, kinds::Kind, object::partial};
+use cell::Cell;
 
 /// The Table of some objects. `metadata` is the list's (`resourceVersion`, `continue`); `include` says how much of each
 /// object a row carries: `Object`, `None`, or else its metadata.
@@ -28,9 +28,7 @@ pub(crate) fn table(
         match include {
             "None" => json!({"cells": cells}),
             "Object" => json!({"cells": cells, "object": **object}),
-            _ => json!({"cells": cells, "object": {
-                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-            }}),
+            _ => json!({"cells": cells, "object": partial(object)}),
         }
     };
     let definition = |column: &Column| {

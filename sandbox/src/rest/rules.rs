@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::object::{deleting, meta, metadata_mut, texts};
+use crate::object::{deleting, meta, metadata_mut, text, texts};
 use crate::status::{Cause, Failure, Result};
 use crate::{auth::rbac, cluster::Cluster, kinds::Kind};
 
@@ -74,8 +74,8 @@ pub(super) fn put(object: &mut Value, path: &str, value: Option<&Value>) {
 
 /// Gives the object a name and counts its generation; refuses what may not be done to metadata.
 pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) -> Result<()> {
-    let base = meta(object, "generateName");
     if meta(object, "name").is_empty() {
+        let base = meta(object, "generateName");
         if base.is_empty() {
             let why = "Required value: name or generateName is required";
             let cause = Cause::new("FieldValueRequired", "metadata.name", why);
@@ -99,9 +99,9 @@ pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) ->
     }
     let meant = |object: &Value| {
         let mut object = object.clone();
-        object["metadata"].take();
+        put(&mut object, "/metadata", None);
         if kind.status {
-            object["status"].take();
+            put(&mut object, "/status", None);
         }
         object
     };
@@ -126,16 +126,13 @@ pub(super) fn fail(kind: &Kind, object: &Value, causes: &[Cause]) -> Result<()> 
     Err(Failure::invalid(&kind.group, &kind.kind, name, causes))
 }
 
-/// Fields of a pod's spec that may change, beside the images of its containers.
-const CHANGEABLE: &str = "activeDeadlineSeconds terminationGracePeriodSeconds tolerations";
-
 /// Fills in what every written object of this kind gets.
 pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
     match kind.resource().as_str() {
         "secrets" => {
             let texts = object["stringData"].take();
             for (key, value) in texts.as_object().into_iter().flatten() {
-                let data = BASE64_STANDARD.encode(value.as_str().unwrap_or_default());
+                let data = BASE64_STANDARD.encode(text(value));
                 json_patch::merge(object, &json!({"data": {key: data}}));
             }
             put(object, "/stringData", None);
@@ -155,49 +152,41 @@ pub(super) fn check(
     object: &Value,
     live: Option<&Value>,
 ) -> Result<()> {
-    let causes = match (call.kind.resource().as_str(), live) {
-        ("pods", Some(live)) if frozen(call, live) != frozen(call, object) => {
-            let why =
-                "Forbidden: pod updates may not change fields other than images of containers";
-            let why = format!("{why}, {CHANGEABLE}");
-            vec![Cause::new("FieldValueForbidden", "spec", why)]
+    let kind = &call.kind;
+    match (kind.resource().as_str(), live) {
+        ("pods", Some(live)) if call.subresource.is_empty() && frozen(live) != frozen(object) => {
+            let why = "pod updates may not change fields other than images of containers";
+            let why = format!("Forbidden: {why}");
+            fail(
+                kind,
+                object,
+                &[Cause::new("FieldValueForbidden", "spec", why)],
+            )
         }
         ("customresourcedefinitions.apiextensions.k8s.io", _) => {
             let kinds = crate::schema::kinds_of(object, cluster.release);
-            kinds.err().unwrap_or_default()
+            fail(kind, object, &kinds.err().unwrap_or_default())
         }
-        _ if call.kind.group == rbac::GROUP => {
-            rbac::check_escalation(cluster, &call.who, object)?;
-            vec![]
-        }
-        _ => vec![],
-    };
-    fail(&call.kind, object, &causes)
+        _ if kind.group == rbac::GROUP => rbac::check_escalation(cluster, &call.who, object),
+        _ => Ok(()),
+    }
 }
 
-/// The part of a pod's spec that may not change.
-fn frozen(call: &Call, pod: &Value) -> Value {
-    let mut pod = pod.clone();
-    for field in CHANGEABLE.split(' ') {
-        put(&mut pod, &format!("/spec/{field}"), None);
-    }
-    if call.subresource == "ephemeralcontainers" {
-        put(&mut pod, "/spec/ephemeralContainers", None);
-    }
+/// The part of a pod's spec that may not change: all but the images of its containers. Kubernetes lets change a few
+/// numbers, too.
+fn frozen(pod: &Value) -> Value {
+    let mut spec = pod["spec"].clone();
     for list in ["containers", "initContainers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
             put(container, "/image", None);
         }
     }
-    pod["spec"].take()
+    spec
 }
 
 /// Seconds a deleted object has to end: only a pod whose processes run has anything to end.
 pub(super) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
-    let over = matches!(
-        object["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed")
-    );
+    let over = matches!(text(&object["status"]["phase"]), "Succeeded" | "Failed");
     if over || kind.resource() != "pods" {
         return 0;
     }

@@ -9,7 +9,7 @@ use crate::admission::{Stage, admit};
 use crate::apply::{self, Writer};
 use crate::object::{deleting, meta as text, metadata_mut, name as name_of, over, uid};
 use crate::schema::{self, Structural};
-use crate::status::{Cause, Failure, Result, qualified};
+use crate::status::{Cause, Failure, Result};
 use crate::store::{Key, Raced};
 use crate::{auth::rbac, cluster::Cluster, patch, request::Attributes};
 
@@ -74,7 +74,6 @@ impl Attempt<'_> {
         let (wanted, mut warnings) = self.wanted(body)?;
         self.check_conditions(&wanted)?;
         let object = self.fill_in(wanted);
-        let asked = name_of(&object).to_owned();
         let (mut object, more) = admit(cluster, Stage::Mutating, call, live, object).await?;
         warnings.extend(more);
         if let Some(live) = live {
@@ -100,13 +99,8 @@ impl Attempt<'_> {
         let code = if live.is_none() { 201 } else { 200 };
         match stored {
             Ok(object) => Ok(Some((code, object, warnings))),
-            // A name that was made up is made up again.
-            Err(Raced) if self.change == Change::Create && name == asked => {
-                let what = qualified(&kind.group, &kind.plural);
-                let failure = Failure::new(409, format!("{what} {name:?} already exists"));
-                let mut failure = failure.about(&kind.group, &kind.plural, &name);
-                failure.reason = "AlreadyExists".into();
-                Err(failure)
+            Err(Raced) if self.change == Change::Create => {
+                Err(Failure::exists(&kind.group, &kind.plural, &name))
             }
             Err(Raced) => Ok(None),
         }
@@ -119,7 +113,7 @@ impl Attempt<'_> {
         let next = match (self.change, self.live) {
             (Change::Json, Some(live)) => patch::json(live, body)?,
             (Change::Merge, Some(live)) => patch::merge(live, body),
-            (Change::Strategic, Some(live)) => patch::strategic(kind, live, body)?,
+            (Change::Strategic, Some(live)) => patch::strategic(kind, live, body),
             (Change::Apply, None) if call.subresource.is_empty() => {
                 let create = Attributes::about("create", group, &call.namespace, plural, name);
                 rbac::require(self.cluster, &call.who, &create)?;
@@ -176,19 +170,18 @@ impl Attempt<'_> {
     /// Takes out the fields the kind does not have, and returns warnings about them; refuses them if the write is strict,
     /// and values of another type than a built-in kind's fields have.
     fn known_fields(&self, object: &mut Value) -> Result<Vec<String>> {
-        let unknown = schema::decode(&self.call.kind, object)?.into_iter();
-        let warnings = unknown.map(|field| format!("unknown field {field:?}"));
-        let warnings: Vec<String> = warnings.collect();
-        match self.call.query.get("fieldValidation") {
-            "Ignore" => return Ok(Vec::new()),
-            "Strict" if !warnings.is_empty() => {}
-            _ => return Ok(warnings),
+        let mut warnings = schema::decode(&self.call.kind, object)?;
+        for field in &mut warnings {
+            *field = format!("unknown field {field:?}");
         }
-        let why = format!("strict decoding error: {}", warnings.join(", "));
-        Err(match self.change {
-            Change::Create | Change::Update | Change::Apply => Failure::bad_request(why),
-            _ => Failure::invalid("", "", "", &[Cause::new("FieldValueInvalid", "patch", why)]),
-        })
+        match self.call.query.get("fieldValidation") {
+            "Ignore" => Ok(Vec::new()),
+            "Strict" if !warnings.is_empty() => {
+                let why = format!("strict decoding error: {}", warnings.join(", "));
+                Err(Failure::bad_request(why))
+            }
+            _ => Ok(warnings),
+        }
     }
 
     /// What the client insists on: a UID, a revision, a namespace that is there and not about to go.

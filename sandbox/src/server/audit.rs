@@ -12,17 +12,16 @@ use crate::request::Attributes;
 
 /// What is known of a request from its beginning.
 pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer: &Peer) -> Value {
+    // Whoever asks may have named the request, so that both sides' logs join.
+    let named = request.headers().get("audit-id");
+    let named = named.and_then(|id| Some(id.to_str().ok()?.to_owned()));
+    let id = named.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let mut event = json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseComplete",
-        "auditID": uuid::Uuid::new_v4().to_string(), "verb": asked.verb, "requestURI": request.uri().to_string(),
+        "auditID": id, "verb": asked.verb, "requestURI": request.uri().to_string(),
         "user": {"username": ""}, "sourceIPs": [peer.address.ip().to_string()],
         "userAgent": body::text(request.headers(), &USER_AGENT), "requestReceivedTimestamp": now(cluster),
     });
-    // Whoever asks may have named the request, so that both sides' logs join.
-    let named = request.headers().get("audit-id");
-    if let Some(id) = named.and_then(|id| id.to_str().ok()) {
-        event["auditID"] = id.into();
-    }
     if asked.resource_request {
         event["objectRef"] = json!({
             "resource": asked.resource, "apiVersion": asked.version, "namespace": asked.namespace,

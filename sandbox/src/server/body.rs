@@ -3,8 +3,10 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
-use http::{HeaderMap, Response, StatusCode};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING,
+};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -39,18 +41,15 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
 
 /// The first offer in `Accept` that `known` makes something of, from its parameters `as` and `v`. Nobody needs protobuf
 /// alone: clients offer JSON with it.
-pub(crate) fn choose<T, F>(headers: &HeaderMap, known: F) -> Option<T>
-where
-    F: Fn(Option<&str>, &str) -> Option<T>,
-{
-    let offers = headers.get_all(ACCEPT).iter();
-    let offers: Vec<&str> = offers.filter_map(|line| line.to_str().ok()).collect();
-    let offers = offers.join(",");
-    let offers = if offers.is_empty() { "*/*" } else { &offers };
-    offers.split(',').find_map(|offer| {
+pub(crate) fn choose<T>(
+    headers: &HeaderMap,
+    known: impl Fn(Option<&str>, &str) -> Option<T>,
+) -> Option<T> {
+    let mut offers = text(headers, &ACCEPT).split(',');
+    offers.find_map(|offer| {
         let parts: Vec<&str> = offer.split(';').map(str::trim).collect();
         let part = |name| parts.iter().find_map(|part| part.strip_prefix(name));
-        let ours = [JSON, "application/*", "*/*"].contains(&parts[0]);
+        let ours = ["", JSON, "application/*", "*/*"].contains(&parts[0]);
         ours.then(|| known(part("as="), part("v=").unwrap_or_default()))?
     })
 }
@@ -74,16 +73,14 @@ pub(super) async fn read(body: Incoming) -> Result<Bytes> {
     Ok(body.map_err(|_| Failure::new(413, why))?.to_bytes())
 }
 
-/// `Content-Type` without parameters; JSON if absent.
+/// `Content-Type` without parameters.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
     let media = text(headers, &CONTENT_TYPE).split(';').next();
-    match media.unwrap_or_default().trim() {
-        "" | "*/*" => JSON,
-        media => media,
-    }
+    media.unwrap_or_default().trim()
 }
 
-/// An object or a patch in JSON, YAML or, if its kind is understood, protobuf; `{}` for no body at all.
+/// An object or a patch in JSON (or what nobody says the type of), YAML or, if its kind is understood, protobuf; `{}` for
+/// no body at all.
 pub(super) async fn object(request: Asked) -> Result<Value> {
     let (parts, incoming) = request.into_parts();
     let body = &*read(incoming).await?;
@@ -91,7 +88,9 @@ pub(super) async fn object(request: Asked) -> Result<Value> {
         _ if body.is_empty() => Ok(json!({})),
         "application/vnd.kubernetes.protobuf" => protobuf::object(body).ok_or_else(unsupported),
         media if media.ends_with("yaml") => serde_saphyr::from_slice(body).map_err(wrong),
-        media if media.ends_with("json") => serde_json::from_slice(body).map_err(wrong),
+        media if media.ends_with("json") || media.is_empty() => {
+            serde_json::from_slice(body).map_err(wrong)
+        }
         _ => Err(unsupported()),
     }
 }

@@ -3,8 +3,7 @@
 
 use std::sync::LazyLock;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::{Value, json, value::Serializer};
 
@@ -27,10 +26,8 @@ pub(super) fn object(body: &[u8]) -> Option<Value> {
     let mut object = message(said["kind"].as_str()?, &raw.ok()?)?;
     json_patch::merge(&mut object, said);
     // Go sends what is empty, too: an object not yet created was created in 1970.
-    json_patch::merge(
-        &mut object,
-        &json!({"metadata": {"creationTimestamp": null}}),
-    );
+    let created = json!({"metadata": {"creationTimestamp": null}});
+    json_patch::merge(&mut object, &created);
     Some(object)
 }
 

@@ -15,10 +15,11 @@ use crate::status::{Cause, Failure, Result};
 use crate::{cluster::Cluster, kinds::Kind, pods, table};
 
 const APPLY: &str = "application/apply-patch+yaml";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// A request about a resource that is served, and the form its objects are wanted in.
 pub(super) struct View {
-    pub(super) cluster: Arc<Cluster>,
+    pub(super) shared: Arc<Cluster>,
     pub(super) call: Call,
     pub(super) form: Form,
 }
@@ -51,19 +52,15 @@ pub(super) async fn answer(
     let agent = body::text(request.headers(), &USER_AGENT);
     check_options(cluster, &mut call.query, &media, agent)?;
     let content = body::object(request).await?;
-    let cluster = Arc::clone(cluster);
-    let mut view = View {
-        call,
-        form,
-        cluster: Arc::clone(&cluster),
-    };
+    let shared = Arc::clone(cluster);
+    let mut view = View { shared, call, form };
     let mut warnings = Vec::new();
     let (code, shown) = match (verb, subresource) {
-        ("create", "token") => (201, tokens::request(&cluster, namespace, name, content)?),
-        ("create", "") if kind.virtual_only => {
-            let review = reviews::review(&cluster, &view.call.who, &kind, content)?;
-            (201, review)
-        }
+        ("create", "token") => (201, tokens::request(cluster, namespace, name, content)?),
+        ("create", "") if kind.virtual_only => (
+            201,
+            reviews::review(cluster, &view.call.who, &kind, content)?,
+        ),
         _ if kind.virtual_only => return Err(no_such_method()),
         ("get", _) => (200, view.one(&cluster.get(&kind, namespace, name)?)),
         ("list", _) => {
@@ -118,9 +115,7 @@ fn change(call: &Call, verb: &str, media: &str) -> Result<Change> {
         ("patch", _) if call.name.is_empty() => Err(no_such_method()),
         ("patch", "application/json-patch+json") => Ok(Change::Json),
         ("patch", "application/merge-patch+json") => Ok(Change::Merge),
-        ("patch", "application/strategic-merge-patch+json") if !call.kind.custom() => {
-            Ok(Change::Strategic)
-        }
+        ("patch", STRATEGIC) if !call.kind.custom() => Ok(Change::Strategic),
         ("patch", APPLY) => Ok(Change::Apply),
         ("patch", _) => Err(body::unsupported()),
         _ => Err(no_such_method()),
@@ -179,7 +174,7 @@ impl View {
             Form::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1", partial),
             Form::Table => {
                 let include = self.call.query.get("includeObject");
-                return table::table(kind, objects, metadata, include, self.cluster.clock.now());
+                return table::table(kind, objects, metadata, include, self.shared.clock.now());
             }
         };
         let items: Vec<Value> = objects.iter().map(|object| show(object)).collect();
@@ -190,8 +185,6 @@ impl View {
 /// An object in a list, which says its kind for all of them, but for those that Kubernetes knows no type of.
 fn untyped(object: &Value) -> Value {
     let mut object = object.clone();
-    if let Some(fields) = object.as_object_mut() {
-        fields.retain(|field, _| field != "kind" && field != "apiVersion");
-    }
+    json_patch::merge(&mut object, &json!({"kind": null, "apiVersion": null}));
     object
 }

@@ -21,7 +21,7 @@ const USUAL_LIMIT: u64 = 1800;
 
 /// Answers a watch.
 pub(super) fn answer(view: View) -> Result<Response<Body>> {
-    let (cluster, call) = (Arc::clone(&view.cluster), &view.call);
+    let (cluster, call) = (Arc::clone(&view.shared), &view.call);
     let (query, selector) = (&call.query, call.selector()?);
     let mut faults = cluster.faults.subscribe();
     if faults.borrow().watches == WatchFault::Refused {

@@ -1,13 +1,11 @@
 //! What is in a column: where it is in the object, and how it is shown.
 
 use jiff::Timestamp;
-use jsonpath_rust::parser::model::JpQuery;
-use jsonpath_rust::parser::parse_json_path;
+use jsonpath_rust::parser::{model::JpQuery, parse_json_path};
 use jsonpath_rust::query::js_path_process;
 use serde_json::Value;
 
-use crate::kinds::Column;
-use crate::object::deleting;
+use crate::{kinds::Column, object::deleting};
 
 /// How the cells of a column are made: parts of a text.
 pub(super) struct Cell(Vec<Part>);
@@ -16,7 +14,8 @@ pub(super) struct Cell(Vec<Part>);
 struct Part {
     /// The first that leads somewhere counts. A path that makes no sense leads nowhere.
     paths: Vec<JpQuery>,
-    /// `age`, `count`, `sum`, `podStatus`; empty for the values as they are.
+    /// `age`, `count`, `sum`, `podStatus` (the first value, unless the object is being deleted); empty for the values as
+    /// they are.
     form: String,
     /// What stands for nothing.
     missing: Value,
@@ -63,8 +62,9 @@ impl Part {
         let found = paths.find(|found| !found.is_empty()).unwrap_or_default();
         let numbers = found.iter().filter_map(|one| one.as_i64());
         match (self.form.as_str(), found.as_slice()) {
-            ("podStatus", _) => pod_status(object).into(),
+            ("podStatus", _) if deleting(object) => "Terminating".into(),
             (_, []) => self.missing.clone(),
+            ("podStatus", [first, ..]) => text(first).into(),
             ("age", [date, ..]) => age(&text(date), now).into(),
             ("sum", _) => numbers.sum::<i64>().into(),
             (_, [one]) if one.is_number() || one.is_boolean() => (*one).clone(),
@@ -98,29 +98,5 @@ fn age(date: &str, now: Timestamp) -> String {
         seconds @ 120..10_800 => format!("{}m", seconds / 60),
         seconds @ 10_800..172_800 => format!("{}h", seconds / 3600),
         seconds => format!("{}d", seconds / 86_400),
-    }
-}
-
-/// What a pod is at, in a word: the first of its containers that is not well, or its phase.
-fn pod_status(pod: &Value) -> String {
-    let status = &pod["status"];
-    let ended = matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if deleting(pod) && !ended {
-        return "Terminating".to_owned();
-    }
-    let containers = |field: &str| status[field].as_array().into_iter().flatten();
-    let reason = |container: &Value| {
-        let at = |state| container.pointer(&format!("/state/{state}/reason"));
-        at("waiting").or(at("terminated")).map(text)
-    };
-    let failed = |init: &&Value| init["state"]["terminated"]["exitCode"] != 0;
-    if let Some(init) = containers("initContainerStatuses").find(failed) {
-        return format!("Init:{}", reason(init).unwrap_or(text(&init["name"])));
-    }
-    let running = containers("containerStatuses").any(|one| one["ready"] == true);
-    match containers("containerStatuses").find_map(reason) {
-        Some(why) if why == "Completed" && running => "NotReady".to_owned(),
-        Some(why) => why,
-        None => text(status.get("reason").unwrap_or(&status["phase"])),
     }
 }

@@ -104,7 +104,7 @@ fn a_pod_is_summed_up_by_the_states_of_its_containers() {
         ),
         (
             json!({"phase": "Running", "containerStatuses": [running, ended("Completed", 0)]}),
-            "1/2; Status=NotReady; Restarts=0",
+            "1/2; Status=Completed; Restarts=0",
         ),
         (
             json!({"phase": "Failed", "reason": "Evicted"}),
@@ -112,11 +112,11 @@ fn a_pod_is_summed_up_by_the_states_of_its_containers() {
         ),
         (
             json!({"phase": "Pending", "initContainerStatuses": [ended("Completed", 0), {"name": "c", "state": {}}]}),
-            "0/2; Status=Init:c; Restarts=0",
+            "0/2; Status=Pending; Restarts=0",
         ),
         (
             json!({"phase": "Pending", "initContainerStatuses": [ended("Error", 1)]}),
-            "0/2; Status=Init:Error; Restarts=0",
+            "0/2; Status=Error; Restarts=0",
         ),
     ] {
         let pod = json!({
