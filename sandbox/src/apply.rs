@@ -6,25 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
 use crate::object::metadata_mut;
 use crate::patch::merge::{How, merge};
+use crate::rest::Call;
 use crate::schema::Structural;
 use crate::status::Failure;
 use fields::{Nodes, Path, Paths, changed, has, nodes, ownable, readable, retain};
 
 const APPLY: &str = "Apply";
-
-/// A write whose fields are accounted for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Writer<'a> {
-    /// `fieldManager`, or what the user agent says before its first slash.
-    pub manager: &'a str,
-    /// `status`, or empty.
-    pub subresource: &'a str,
-    /// Of the write.
-    pub now: Timestamp,
-}
 
 /// One of `metadata.managedFields`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +32,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(kind: &Kind, writer: Writer<'_>, operation: &str, fields_v1: Paths) -> Self {
+    fn new(call: &Call, now: Timestamp, operation: &str, fields_v1: Paths) -> Self {
         Self {
-            manager: writer.manager.to_owned(),
+            manager: call.query.get("fieldManager").to_owned(),
             operation: operation.to_owned(),
-            subresource: writer.subresource.to_owned(),
-            api_version: kind.api_version(),
-            // As Kubernetes writes times: whole seconds.
-            time: writer.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            subresource: call.subresource.clone(),
+            api_version: call.kind.api_version(),
+            time: format!("{now:.0}"),
             fields_type: "FieldsV1".to_owned(),
             fields_v1,
         }
@@ -62,32 +50,31 @@ impl Entry {
     }
 }
 
-/// What the live object (`None`: there is none yet) becomes when `config` is applied to it: merged by the lists' keys,
+/// What the live object (`None`: there is none yet) becomes when a call applies `config` to it: merged by the lists' keys,
 /// fields dropped that the manager had applied before and nobody else manages, `metadata.managedFields` brought up to
 /// date. A result that differs in nothing but times keeps the old times. A `resourceVersion` in `config` is in the result.
 ///
 /// # Errors
-/// 409 with one cause for each field somebody else manages, unless `force`.
+/// 409 with one cause for each field somebody else manages, unless it is forced.
 pub(crate) fn apply(
     live: Option<&Value>,
     config: &Value,
-    kind: &Kind,
-    writer: Writer<'_>,
-    force: bool,
+    call: &Call,
+    now: Timestamp,
 ) -> Result<Value, Failure> {
-    let schema = &Structural::of(kind).schema;
+    let schema = &Structural::of(&call.kind).schema;
     let live = live.unwrap_or(&Value::Null);
-    let may_own = |path: &Path| ownable(path, kind, writer.subresource);
+    let may_own = |path: &Path| ownable(path, call);
     let mut applied = nodes(config, schema);
     applied.retain(|path, (_, owned)| *owned && may_own(path));
-    let mut mine = Entry::new(kind, writer, APPLY, applied.into_keys().collect());
+    let mut mine = Entry::new(call, now, APPLY, applied.into_keys().collect());
     let entries = entries_of(live).into_iter();
     let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.of() == mine.of());
 
     let mut merged = merge(live, config, schema, How::Apply);
     let mut taken = changed(&nodes(live, schema), &nodes(&merged, schema));
     taken.retain(may_own);
-    if !force {
+    if !call.query.flag("force") {
         refuse(&others, &taken)?;
     }
     let own = own.first();
@@ -113,18 +100,18 @@ pub(crate) fn apply(
 
 /// Brings `metadata.managedFields` of `object`, which replaces `live`, up to date after any other write: the fields that
 /// changed belong to the writer (operation `Update`), those that went to nobody. The writer may set `managedFields`.
-pub(crate) fn record(live: Option<&Value>, object: &mut Value, kind: &Kind, writer: Writer<'_>) {
-    let schema = &Structural::of(kind).schema;
+pub(crate) fn record(live: Option<&Value>, object: &mut Value, call: &Call, now: Timestamp) {
+    let schema = &Structural::of(&call.kind).schema;
     let live = live.unwrap_or(&Value::Null);
     let mut entries = entries_of(object);
-    if entries.is_empty() || !writer.subresource.is_empty() {
+    if entries.is_empty() || !call.subresource.is_empty() {
         entries = entries_of(live);
     }
     let after = nodes(object, schema);
     let mut taken = changed(&nodes(live, schema), &after);
-    taken.retain(|path| ownable(path, kind, writer.subresource));
+    taken.retain(|path| ownable(path, call));
     hand_over(&mut entries, &taken, &after);
-    let mine = Entry::new(kind, writer, "Update", taken);
+    let mine = Entry::new(call, now, "Update", taken);
     match entries.iter_mut().find(|entry| entry.of() == mine.of()) {
         _ if mine.fields_v1.is_empty() => {}
         Some(entry) => {

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::rest::Call;
 use crate::schema::{field, lists};
 
 /// Steps from the root as `FieldsV1` calls them: `f:` and the name of a field, `k:` and the keys of a list's item, `v:` and an
@@ -61,11 +61,11 @@ pub(super) fn readable(path: &[String]) -> String {
 }
 
 /// Whether who writes to this endpoint can own a field: not what tells objects apart, nor what the API server alone writes.
-pub(super) fn ownable(path: &[String], kind: &Kind, subresource: &str) -> bool {
+pub(super) fn ownable(path: &[String], call: &Call) -> bool {
     const NOBODYS: &str = ".apiVersion .kind .metadata .metadata.name .metadata.namespace .metadata.uid \
         .metadata.creationTimestamp .metadata.generation .metadata.managedFields .metadata.resourceVersion";
-    let (field, own) = (readable(path), path[0] == "f:status" && kind.status);
-    own == (subresource == "status") && NOBODYS.split(' ').all(|nobodys| nobodys != field)
+    let (field, own) = (readable(path), path[0] == "f:status" && call.kind.status);
+    own == (call.subresource == "status") && NOBODYS.split(' ').all(|nobodys| nobodys != field)
 }
 
 /// Whether something stays: its path, the value there, the number of parts with owners of their own it is made of (`None`

@@ -3,6 +3,33 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::Identity;
+use crate::kinds::Kind;
+
+/// Who writes, and when.
+#[derive(Clone, Copy)]
+struct Writer<'a> {
+    manager: &'a str,
+    subresource: &'a str,
+    now: Timestamp,
+}
+
+fn call(kind: &std::sync::Arc<Kind>, writer: Writer<'_>, force: bool) -> Call {
+    let query = format!("fieldManager={}&force={force}", writer.manager);
+    let mut call = Call::new(Identity::default(), kind, "", "", &query);
+    call.subresource = writer.subresource.to_owned();
+    call
+}
+
+fn apply(
+    live: Option<&Value>,
+    config: &Value,
+    kind: &std::sync::Arc<Kind>,
+    writer: Writer<'_>,
+    force: bool,
+) -> Result<Value, Failure> {
+    super::apply(live, config, &call(kind, writer, force), writer.now)
+}
 
 fn builtin() -> std::sync::Arc<Kind> {
     let kinds = crate::kinds::Kinds::builtin(crate::Release::default());
@@ -36,7 +63,12 @@ fn applied(live: Option<&Value>, config: &Value, writer: Writer<'_>) -> Value {
 
 fn updated(live: Option<&Value>, object: &Value, writer: Writer<'_>) -> Value {
     let mut object = object.clone();
-    record(live, &mut object, &builtin(), writer);
+    record(
+        live,
+        &mut object,
+        &call(&builtin(), writer, false),
+        writer.now,
+    );
     object
 }
 
@@ -215,7 +247,7 @@ fn lists_and_maps_of_custom_kinds_are_what_their_schema_says() {
     let definition =
         json!({"spec": {"group": "example.com", "names": {"kind": "Pod"}, "versions": [version]}});
     let kinds = crate::schema::kinds_of(&definition, crate::Release::default());
-    let kind = kinds.expect("structural").remove(0);
+    let kind = kinds.expect("structural").remove(0).into();
     let config = pod(&json!({
         "metadata": {"finalizers": ["a/b"]},
         "spec": {

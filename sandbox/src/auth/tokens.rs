@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::{ACCOUNT, Identity};
 use crate::cluster::Cluster;
-use crate::object::{meta, uid};
+use crate::object::uid;
 use crate::status::{Cause, Failure};
 use crate::store::Key;
 
 /// Who signs, and the audience of the API server itself.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// Seconds by which clocks may differ, and for which what is being deleted still counts.
+/// Seconds by which clocks may differ.
 const LEEWAY: i64 = 60;
 /// Seconds a token may be good for: ten minutes to 2³² seconds, an hour if nobody says.
 const SECONDS: std::ops::RangeInclusive<i64> = 600..=0x1_0000_0000;
@@ -91,7 +91,7 @@ pub(crate) fn verify(
     for (kind, reference) in objects.filter(|(_, one)| one.is_object()) {
         let (name, same) = (text(&reference["name"]), text(&reference["uid"]));
         let found = find(cluster, kind, &namespace, &name);
-        if !found.is_ok_and(|found| uid(&found) == same && !gone(&found, now)) {
+        if !found.is_ok_and(|found| uid(&found) == same) {
             return Err(format!(
                 "service account token has been invalidated: {kind} {name:?} is not there any more"
             ));
@@ -102,12 +102,6 @@ pub(crate) fn verify(
         }
     }
     Ok((identity, common))
-}
-
-/// Whether an object should have been deleted for a while.
-fn gone(object: &Value, now: i64) -> bool {
-    let at = meta(object, "deletionTimestamp").parse();
-    at.is_ok_and(|at: Timestamp| at.as_second() < now - LEEWAY)
 }
 
 /// The object of a kind (in lower case) that tokens are bound to.

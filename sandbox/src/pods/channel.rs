@@ -29,7 +29,7 @@ pub(super) const CLOSE: u8 = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subprotocol(pub(super) &'static str);
 
-/// The subprotocol that the API server translates for older nodes.
+/// The one in which a client can end standard input.
 pub(super) const V5: &str = "v5.channel.k8s.io";
 const ALL: [&str; 6] = [
     "",
@@ -41,10 +41,10 @@ const ALL: [&str; 6] = [
 ];
 
 /// The subprotocol to speak: v5 where it is known, else by the client's order.
-pub(super) fn choose(offer: &str, v5: bool) -> Option<Subprotocol> {
+pub(super) fn choose(offer: &str, release: Release) -> Option<Subprotocol> {
     let known = |name: &str| ALL.into_iter().find(|one| *one == name.trim());
     let common = offer.split(',').filter_map(known);
-    let spoken = common.filter(|name| v5 || *name != V5);
+    let spoken = common.filter(|name| release > Release::V1_20 || *name != V5);
     spoken.min_by_key(|name| *name != V5).map(Subprotocol)
 }
 

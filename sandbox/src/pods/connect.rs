@@ -11,12 +11,10 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::channel::{self, V5};
-use super::log;
-use super::stream::Stream;
+use super::channel::{self, STDERR, STDIN, STDOUT};
+use super::{log, stream::Stream};
 use crate::cluster::Cluster;
 use crate::object;
-use crate::release::Release;
 use crate::request::{Attributes, Query};
 use crate::server::{Body, TEXT, text, typed};
 use crate::status::Failure;
@@ -24,6 +22,7 @@ use crate::store::Key;
 
 const NO_UPGRADE: &str = "Upgrade request required: exec and attach speak WebSocket, not SPDY";
 const NO_STREAM: &str = "you must specify at least 1 of stdin, stdout, stderr";
+const NOT_RUNNING: &str = "container not found, or it has ended";
 const DEAD: &str = "error dialing backend: connection refused";
 
 /// Answers `…/pods/{pod}/{exec|attach|log}` of somebody who may: a WebSocket for the first two, text for `log`.
@@ -45,9 +44,7 @@ pub(crate) fn connect(
         let none = || Failure::bad_request(format!("container {container:?} has not started"));
         return log::answer(cluster, last.ok_or_else(none)?.log.subscribe(), &query);
     }
-    let v5 = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL).contains(V5);
-    let translated = v5 && cluster.release == Release::V1_30;
-    serve(cluster, &pod, container, what, query, translated, request)
+    serve(cluster, &pod, container, what, query, request)
 }
 
 /// The container meant: the only one, or the one named.
@@ -69,7 +66,7 @@ fn choose<'a>(pod: &'a Value, named: &str) -> Result<&'a str, String> {
     found.ok_or_else(|| format!("container {named} is not valid for pod {pod_name}"))
 }
 
-/// Serves an exec or attach, as the kubelet does unless the API server has `translated` it.
+/// Serves an exec or attach, as the kubelet does.
 ///
 /// # Errors
 /// What there is to say before the upgrade.
@@ -78,34 +75,22 @@ pub(super) fn serve(
     pod: &Value,
     container: &str,
     what: &str,
-    mut query: Query,
-    translated: bool,
+    query: Query,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Failure> {
-    let dead = cluster.faults.borrow().kubelet_dead;
-    if dead && !translated {
+    if cluster.faults.borrow().kubelet_dead {
         return Err(Failure::new(500, DEAD));
     }
     let handshake = create_response_with_body(&request, || Full::default().boxed());
     let mut response = handshake.map_err(|_| Failure::bad_request(NO_UPGRADE))?;
-    if query.flag("tty") {
-        query.set("stderr", "false");
-    }
-    let streams = ["stdin", "stdout", "stderr"].map(|name| query.flag(name));
     let last = cluster.pods.last(object::uid(pod), container);
-    let container = match last.filter(|last| last.runs()) {
-        _ if dead => Err((500, DEAD)),
-        _ if streams == [false; 3] => Err((400, NO_STREAM)),
-        found => found.ok_or((500, "container not found, or it has ended")),
+    let Some(container) = last.filter(|last| last.runs()) else {
+        return Ok(typed(500, TEXT, NOT_RUNNING.to_owned()));
     };
-    if let (Err((code, why)), false) = (&container, translated) {
-        return Ok(typed(*code, TEXT, (*why).to_owned()));
-    }
     // Nothing is an offer of `""`, and is answered with it. Clients that keep to RFC 6455 refuse that, and the real
     // servers do it.
     let offer = text(request.headers(), &SEC_WEBSOCKET_PROTOCOL);
-    let v5 = translated || cluster.release >= Release::V1_36;
-    let Some(protocol) = channel::choose(offer, v5) else {
+    let Some(protocol) = channel::choose(offer, cluster.release) else {
         return Ok(typed(403, TEXT, String::new()));
     };
     let name = HeaderValue::from_static(protocol.0);
@@ -114,11 +99,13 @@ pub(super) fn serve(
         cluster: Arc::clone(cluster),
         query,
         attach: what == "attach",
-        translated,
-        container: container.map_err(|(_, why)| why.to_owned()),
+        container,
         protocol,
         moved: Notify::new(),
     };
+    if ![STDIN, STDOUT, STDERR].iter().any(|one| stream.wants(*one)) {
+        return Ok(typed(400, TEXT, NO_STREAM.to_owned()));
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     cluster.tasks.spawn(async move {
         if let Ok(upgraded) = upgrade.await {

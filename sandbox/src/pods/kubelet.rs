@@ -77,5 +77,5 @@ fn answer(
         query.set(name, value);
     }
     let request = Request::from_parts(parts, body);
-    connect::serve(cluster, &pod, container, what, query, false, request)
+    connect::serve(cluster, &pod, container, what, query, request)
 }

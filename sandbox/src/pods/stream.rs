@@ -32,11 +32,8 @@ pub(super) struct Stream {
     /// What is asked for, in the API server's words.
     pub(super) query: Query,
     pub(super) attach: bool,
-    /// Whether the API server speaks v5 in place of the node: it upgrades before it asks the node, so that refusals come
-    /// in the stream, and calls it a success when the kubelet dies (kubernetes/kubectl#1726).
-    pub(super) translated: bool,
-    /// What is talked to, or all the client is told.
-    pub(super) container: Result<Arc<Process>, String>,
+    /// What is talked to.
+    pub(super) container: Arc<Process>,
     pub(super) protocol: Subprotocol,
     /// Told of data that moves.
     pub(super) moved: Notify,
@@ -54,8 +51,6 @@ struct Size {
 
 type Socket = TokioIo<Upgraded>;
 type Out<'a> = Mutex<WriteHalf<&'a mut Socket>>;
-/// What is talked to, with what it writes from now on; or all there is to tell.
-type Begun = Result<Started, String>;
 
 impl Stream {
     /// Serves a client until either side is done, or something ends it without a word. A process whose client left goes
@@ -66,7 +61,7 @@ impl Stream {
         let reset = |now: &Faults| now.streams == StreamFault::Reset;
         select! {
             biased;
-            _ = faults.wait_for(|now| reset(now) || now.kubelet_dead && !self.translated) => {}
+            _ = faults.wait_for(|now| reset(now) || now.kubelet_dead) => {}
             () = self.cluster.stop.cancelled() => {}
             () = self.idle() => {}
             // An error is a connection that broke: nobody is left to tell.
@@ -76,15 +71,16 @@ impl Stream {
         if reset && let Ok(parts) = io.into_inner().downcast::<TokioIo<Io>>() {
             let _ = parts.io.inner().get_ref().0.set_zero_linger(); // it was closed already, then
         }
-        if let (Ok((process, _)), false) = (&started, self.attach) {
-            process.end_input().await;
+        if !self.attach {
+            started.0.end_input().await;
         }
     }
 
-    async fn begin(&self) -> Begun {
-        let container = self.container.clone()?;
+    /// What is talked to, with what it writes from now on.
+    async fn begin(&self) -> Started {
+        let container = &self.container;
         if self.attach {
-            return Ok((Arc::clone(&container), container.attach()));
+            return (Arc::clone(container), container.attach());
         }
         let mut plan = container.plan.clone();
         let spec = json!({
@@ -92,20 +88,17 @@ impl Stream {
             "tty": self.query.flag("tty"), "stdin": self.wants(STDIN), "stdinOnce": true,
         });
         json_patch::merge(&mut plan.spec, &spec);
-        let (process, heard) = Process::start(plan, false, &self.cluster.tasks);
+        let started = Process::start(plan, false, &self.cluster.tasks);
         if !container.runs() {
             kill_all(&container.plan.mark).await; // what was just started may have been missed
         }
-        match &process.failure {
-            Some(why) => Err(format!("error executing command in container: {why}")),
-            None => Ok((process, heard)),
-        }
+        started
     }
 
     /// Whether the client asked for standard input, output or error.
-    fn wants(&self, channel: u8) -> bool {
-        self.query
-            .flag(["stdin", "stdout", "stderr"][usize::from(channel)])
+    pub(super) fn wants(&self, channel: u8) -> bool {
+        let asked = ["stdin", "stdout", "stderr"][usize::from(channel)];
+        self.query.flag(asked) && (channel != STDERR || !self.query.flag("tty"))
     }
 
     /// Waits until nothing has moved for too long.
@@ -120,36 +113,33 @@ impl Stream {
         }
     }
 
-    async fn converse(&self, io: &mut Socket, started: &mut Begun) -> io::Result<()> {
+    async fn converse(&self, io: &mut Socket, (process, output): &mut Started) -> io::Result<()> {
         let (from, to) = tokio::io::split(io);
         let out = Mutex::new(to);
         // One empty message on the first channel the client reads tells it that it is connected.
         let mut channels = [STDOUT, STDERR].into_iter();
         let first = channels.find(|channel| self.wants(*channel));
         self.send(&out, first.unwrap_or(ERROR), &[]).await?;
-        let end = match started {
-            Err(why) => Some(Err(why.clone())),
-            Ok((process, output)) => {
-                let deaf = CancellationToken::new();
-                let mut faults = self.cluster.faults.subscribe();
-                // No piece before the last one was taken.
-                let tell = async {
-                    let mut next = async || deaf.run_until_cancelled(output.recv()).await;
-                    while let Some(Some((from, data))) = next().await {
-                        if self.wants(from) {
-                            self.send(&out, from, &data).await?;
-                        }
-                    }
-                    output.close(); // or the process would wait for it
-                    io::Result::Ok(if self.attach { 0 } else { process.exit().await })
-                };
-                select! {
-                    biased;
-                    _ = faults.wait_for(|now| now.kubelet_dead), if self.translated => Some(Ok(0)),
-                    code = tell => Some(Ok(code?)),
-                    () = self.listen(process, BufReader::new(from), &deaf, &out) => None,
+        let deaf = CancellationToken::new();
+        // No piece before the last one was taken.
+        let tell = async {
+            let mut next = async || deaf.run_until_cancelled(output.recv()).await;
+            while let Some(Some((from, data))) = next().await {
+                if self.wants(from) {
+                    self.send(&out, from, &data).await?;
                 }
             }
+            output.close(); // or the process would wait for it
+            io::Result::Ok(match &process.failure {
+                _ if self.attach => Ok(0),
+                Some(why) => Err(format!("error executing command in container: {why}")),
+                None => Ok(process.exit().await),
+            })
+        };
+        let end = select! {
+            biased;
+            end = tell => Some(end?),
+            () = self.listen(process, BufReader::new(from), &deaf, &out) => None,
         };
         let argv: Vec<&str> = self.query.all("command").collect();
         let report = |end| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{Stage, admit};
-use crate::apply::{self, Writer};
+use crate::apply;
 use crate::object::{deleting, meta as text, metadata_mut, name as name_of, over, uid};
 use crate::schema::{self, Structural};
 use crate::status::{Cause, Failure, Result};
@@ -128,8 +128,7 @@ impl Attempt<'_> {
             if !next["metadata"]["managedFields"].is_null() {
                 return Err(Failure::bad_request("metadata.managedFields must be nil"));
             }
-            let force = call.query.flag("force");
-            next = apply::apply(self.live, &next, kind, self.writer(), force)?;
+            next = apply::apply(self.live, &next, call, self.cluster.clock.now())?;
         }
         Ok((next, warnings))
     }
@@ -246,16 +245,9 @@ impl Attempt<'_> {
         rules::fill_in(kind, &mut object);
         Structural::of(kind).default(&mut object);
         if self.change != Change::Apply {
-            apply::record(self.live, &mut object, kind, self.writer());
+            let now = self.cluster.clock.now();
+            apply::record(self.live, &mut object, self.call, now);
         }
         object
-    }
-
-    fn writer(&self) -> Writer<'_> {
-        Writer {
-            manager: self.call.query.get("fieldManager"),
-            subresource: &self.call.subresource,
-            now: self.cluster.clock.now(),
-        }
     }
 }

@@ -164,20 +164,6 @@ fn a_token_ends_with_its_account_and_with_that_account_alone() {
 }
 
 #[test]
-fn what_is_being_deleted_counts_for_a_minute() {
-    let cluster = cluster();
-    cluster.put(json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"namespace": "n", "name": "going", "deletionTimestamp": cluster.clock.now().to_string()},
-    }));
-    let token = issue(&cluster, bound("Secret", "going", ""));
-    later(&cluster, 59);
-    verify(&cluster, &token, &[]).unwrap();
-    later(&cluster, 10);
-    assert!(why(&cluster, &token).contains("has been invalidated"));
-}
-
-#[test]
 fn a_token_ends_a_minute_after_its_time() {
     let cluster = cluster();
     let token = issue(&cluster, json!({"expirationSeconds": 600}));

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::*;
 
 fn named(name: &str) -> Subprotocol {
-    choose(name, true).unwrap()
+    choose(name, Release::V1_36).unwrap()
 }
 
 fn report(name: &str, end: &End, release: Release) -> String {
@@ -40,16 +40,17 @@ fn the_end_is_told_in_each_releases_words() {
 
 #[test]
 fn the_clients_order_counts_unless_v5_is_known() {
-    let choose = |offer, v5| choose(offer, v5).map(|protocol| protocol.0);
+    let (old, new) = (Release::V1_20, Release::V1_30);
+    let choose = |offer, release| choose(offer, release).map(|protocol| protocol.0);
     let v4_v5 = "v4.channel.k8s.io, v5.channel.k8s.io";
-    assert_eq!(choose(v4_v5, true), Some(V5));
-    assert_eq!(choose(v4_v5, false), Some("v4.channel.k8s.io"));
-    assert_eq!(choose("", true), Some(""));
-    assert_eq!(choose(V5, false), None);
-    assert_eq!(choose("v3.channel.k8s.io", true), None);
-    assert_eq!(choose("v5.base64.channel.k8s.io", true), None);
+    assert_eq!(choose(v4_v5, new), Some(V5));
+    assert_eq!(choose(v4_v5, old), Some("v4.channel.k8s.io"));
+    assert_eq!(choose("", new), Some(""));
+    assert_eq!(choose(V5, old), None);
+    assert_eq!(choose("v3.channel.k8s.io", new), None);
+    assert_eq!(choose("v5.base64.channel.k8s.io", new), None);
     let two = "v4.base64.channel.k8s.io, channel.k8s.io";
-    assert_eq!(choose(two, true), Some("v4.base64.channel.k8s.io"));
+    assert_eq!(choose(two, new), Some("v4.base64.channel.k8s.io"));
 }
 
 proptest! {
