@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::object::metadata_mut;
-use crate::patch::merge::{How, merge};
+use crate::patch::merge::merge;
 use crate::rest::Call;
 use crate::schema::Structural;
 use crate::status::Failure;
@@ -71,7 +71,7 @@ pub(crate) fn apply(
     let entries = entries_of(live).into_iter();
     let (own, mut others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.of() == mine.of());
 
-    let mut merged = merge(live, config, schema, How::Apply);
+    let mut merged = merge(live, config, schema, false);
     let mut taken = changed(&nodes(live, schema), &nodes(&merged, schema));
     taken.retain(may_own);
     if !call.query.flag("force") {

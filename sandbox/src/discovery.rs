@@ -26,14 +26,11 @@ pub(crate) fn document(
         form => form.is_none().then_some(JSON),
     });
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let (core, named) = (parts[0] == "api", parts.get(1));
-    let groups = kinds.iter().map(|kind| kind.group.as_str());
-    let groups = groups.filter(|group| match named {
-        Some(name) if !core => group == name && !name.is_empty(),
-        _ => group.is_empty() == core,
-    });
-    let groups: BTreeSet<&str> = groups.collect();
-    let mut groups = groups.into_iter().map(|name| group(kinds, name));
+    let (core, only) = (parts[0] == "api", parts.get(1));
+    let names: BTreeSet<&str> = kinds.iter().map(|kind| kind.group.as_str()).collect();
+    let names = names.into_iter().filter(|name| name.is_empty() == core);
+    let names = names.filter(|name| core || only.is_none_or(|only| only == name));
+    let mut groups = names.map(|name| group(kinds, name));
     let plain = match *parts {
         ["api" | "apis"] if media == Some(V2) => {
             let (kind, items) = ("APIGroupDiscoveryList", groups.collect::<Vec<_>>());
@@ -82,22 +79,18 @@ fn group(kinds: &[Arc<Kind>], name: &str) -> Value {
 
 fn resource(kind: &Kind) -> Value {
     let status = kind.status.then_some("status");
-    let parts = kind
-        .subresources
-        .iter()
-        .map(String::as_str)
-        .chain(status)
-        .map(|part| {
-            let (group, name, verbs): (_, _, &[&str]) = match part {
-                "attach" => ("", "PodAttachOptions", &["create", "get"]),
-                "exec" => ("", "PodExecOptions", &["create", "get"]),
-                "log" => ("", "Pod", &["get"]),
-                "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
-                _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
-            };
-            let of = json!({"group": group, "version": kind.version, "kind": name});
-            json!({"subresource": part, "verbs": verbs, "responseKind": of})
-        });
+    let parts = kind.subresources.iter().map(String::as_str).chain(status);
+    let parts = parts.map(|part| {
+        let (group, name, verbs): (_, _, &[&str]) = match part {
+            "attach" => ("", "PodAttachOptions", &["create", "get"]),
+            "exec" => ("", "PodExecOptions", &["create", "get"]),
+            "log" => ("", "Pod", &["get"]),
+            "token" => ("authentication.k8s.io", "TokenRequest", &["create"]),
+            _ => (&*kind.group, &*kind.kind, &["get", "patch", "update"]),
+        };
+        let of = json!({"group": group, "version": kind.version, "kind": name});
+        json!({"subresource": part, "verbs": verbs, "responseKind": of})
+    });
     let of = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
     json!({
         "resource": kind.plural, "singularResource": kind.singular, "responseKind": of,

@@ -7,7 +7,6 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::{kinds::Kind, schema::Structural, status::Failure};
-use merge::How;
 
 /// RFC 6902.
 ///
@@ -33,11 +32,11 @@ pub(crate) fn merge(document: &Value, patch: &Value) -> Value {
     merged
 }
 
-/// Kubernetes' own, for built-in kinds: lists of objects are merged by key, `$patch`, `$retainKeys`
-/// and `$deleteFromPrimitiveList` are understood; `$setElementOrder` is not followed.
+/// Kubernetes' own, for built-in kinds: lists of objects are merged by key, `$patch` and `$deleteFromPrimitiveList` are
+/// understood; `$setElementOrder` and `$retainKeys` are not followed.
 pub(crate) fn strategic(kind: &Kind, document: &Value, patch: &Value) -> Value {
     let schema = &Structural::of(kind).schema;
-    merge::merge(document, patch, schema, How::Strategic)
+    merge::merge(document, patch, schema, true)
 }
 
 #[cfg(test)]

@@ -48,11 +48,6 @@ impl Selector {
         })
     }
 
-    /// Whether it selects everything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.labels.selects_all() && self.fields.is_empty()
-    }
-
     /// Whether an object meets all of it.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let mut fields = self.fields.iter();
@@ -61,11 +56,10 @@ impl Selector {
     }
 }
 
-/// Whether labels meet a `metav1.LabelSelector`; an empty one selects all, one that makes no sense nothing.
-pub(crate) fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
-    let selector = LabelSelector::deserialize(selector).ok();
-    let selector = selector.and_then(|selector| kube_core::Selector::try_from(selector).ok());
-    selector.is_some_and(|selector| selector.matches(&texts(labels)))
+/// Whether labels meet a selector; an empty one selects all, one that makes no sense nothing.
+pub(crate) fn label_selector_matches(selector: &LabelSelector, labels: &Value) -> bool {
+    let selector = kube_core::Selector::try_from(selector.clone());
+    selector.is_ok_and(|selector| selector.matches(&texts(labels)))
 }
 
 /// The name an object must have by a field selector.

@@ -89,12 +89,6 @@ impl Failure {
         Self::new(404, message).about(group, resource, name)
     }
 
-    /// 404 for a path that is not served.
-    pub fn no_such_path() -> Self {
-        let message = "the server could not find the requested resource";
-        Self::new(404, message).about("", "", "")
-    }
-
     /// 409 for a name that is taken.
     pub fn exists(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", qualified(group, resource));

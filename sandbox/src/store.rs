@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::object::{metadata_mut, revision};
+use crate::object::revision;
 
 /// Changes kept for watchers that come later; who asks for older ones is told to list again (410). A thousand sessions
 /// make about ten objects each.
@@ -148,17 +148,14 @@ impl Store {
         }
         let gone = next.is_none();
         let mut object = next.unwrap_or_else(|| before.as_deref().cloned().unwrap_or_default());
-        let stamp = |object: &mut Value, revision: u64| {
-            metadata_mut(object).insert("resourceVersion".into(), revision.to_string().into());
-        };
         if let Some(before) = before.as_ref().filter(|_| !gone) {
-            stamp(&mut object, revision(before));
+            object["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
             if **before == object {
                 return Ok(Arc::clone(before));
             }
         }
         let revision = self.revision() + 1;
-        stamp(&mut object, revision);
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
         let object = Arc::new(object);
         if gone {
             inner.objects.remove(key);

@@ -7,13 +7,14 @@ mod tests;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::{kinds::Column, kinds::Kind, object::partial};
 use cell::Cell;
 
 /// The Table of some objects. `metadata` is the list's (`resourceVersion`, `continue`); `include` says how much of each
-/// object a row carries: `Object`, `None`, or else its metadata.
+/// object a row carries: `Object`, or else its metadata.
 pub(crate) fn table(
     kind: &Kind,
     objects: &[Arc<Value>],
@@ -26,7 +27,6 @@ pub(crate) fn table(
     let row = |object: &Arc<Value>| {
         let cells: Vec<Value> = cells.iter().map(|cell| cell.value(object, now)).collect();
         match include {
-            "None" => json!({"cells": cells}),
             "Object" => json!({"cells": cells, "object": **object}),
             _ => json!({"cells": cells, "object": partial(object)}),
         }
@@ -47,19 +47,15 @@ pub(crate) fn table(
 
 /// The columns a kind declares, and those every kind has.
 fn columns(declared: &[Column]) -> Vec<Column> {
-    let column = |name: &str, kind: &str, format: &str, value: &str| Column {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        format: format.to_owned(),
-        value: value.to_owned(),
-        ..Column::default()
-    };
+    let of_all = |value| Column::deserialize(value).expect("it is a column");
     let mut columns = declared.to_vec();
     if columns.is_empty() {
-        columns.push(column("Age", "date", "", ".metadata.creationTimestamp"));
+        let age = json!({"name": "Age", "type": "date", "value": ".metadata.creationTimestamp"});
+        columns.push(of_all(age));
     }
     if !columns.iter().any(|column| column.format == "name") {
-        columns.insert(0, column("Name", "string", "name", ".metadata.name"));
+        let name = json!({"name": "Name", "format": "name", "value": ".metadata.name"});
+        columns.insert(0, of_all(name));
     }
     columns
 }

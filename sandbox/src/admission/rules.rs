@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, RuleWithOperations};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Write;
 use crate::auth::rbac::has;
@@ -15,7 +15,7 @@ use crate::store::Key;
 pub(super) fn wants(cluster: &Cluster, hook: &MutatingWebhook, write: &Write<'_>) -> bool {
     let selects = |selector: &Option<LabelSelector>, of: &Value| {
         let labels = &of["metadata"]["labels"];
-        (selector.as_ref()).is_none_or(|selector| label_selector_matches(&json!(selector), labels))
+        (selector.as_ref()).is_none_or(|selector| label_selector_matches(selector, labels))
     };
     // By the labels of the object as it is or as it was.
     let objects = [Some(&write.object), write.before].into_iter().flatten();

@@ -4,18 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::schema::{self, lists};
 
-/// Whose rules a merge follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Atomic maps are replaced.
-    Apply,
-    /// `null` removes; names and items may be directives.
-    Strategic,
-}
-
-/// `live` with what `patch` says. Lists are merged by `x-kubernetes-list-type`; what is new in one comes last.
-pub(crate) fn merge(live: &Value, patch: &Value, schema: &Value, how: How) -> Value {
-    let strategic = how == How::Strategic;
+/// `live` with what `patch` says. Lists are merged by `x-kubernetes-list-type`; what is new in one comes last. Apply
+/// replaces atomic maps; in a `strategic` merge `null` removes, and names and items may be directives.
+pub(crate) fn merge(live: &Value, patch: &Value, schema: &Value, strategic: bool) -> Value {
     match patch {
         Value::Object(patch) if strategic || schema["x-kubernetes-map-type"] != "atomic" => {
             let mut merged = live.as_object().cloned().unwrap_or_default();
@@ -28,14 +19,14 @@ pub(crate) fn merge(live: &Value, patch: &Value, schema: &Value, how: How) -> Va
                     merged.remove(name);
                 } else {
                     let field = merged.entry(name).or_insert(Value::Null);
-                    *field = merge(field, value, schema::field(schema, name), how);
+                    *field = merge(field, value, schema::field(schema, name), strategic);
                 }
             }
             merged.into()
         }
         Value::Array(patch) => {
             let merged = live.as_array().cloned().unwrap_or_default();
-            list(merged, patch, schema, how).into()
+            list(merged, patch, schema, strategic).into()
         }
         _ => patch.clone(),
     }
@@ -47,9 +38,6 @@ fn follow(patch: &Map<String, Value>, merged: &mut Map<String, Value>) {
     if directive.is_some_and(|how| how == "replace" || how == "delete") {
         merged.clear();
     }
-    if let Some(Value::Array(kept)) = patch.get("$retainKeys") {
-        merged.retain(|name, _| kept.iter().any(|kept| kept == name));
-    }
     for (name, gone) in patch {
         let list = name.strip_prefix("$deleteFromPrimitiveList/");
         let list = list.and_then(|list| merged.get_mut(list)?.as_array_mut());
@@ -59,8 +47,8 @@ fn follow(patch: &Map<String, Value>, merged: &mut Map<String, Value>) {
     }
 }
 
-fn list(mut merged: Vec<Value>, patch: &[Value], schema: &Value, how: How) -> Vec<Value> {
-    let is = |item: &Value, directive: &str| how == How::Strategic && item["$patch"] == directive;
+fn list(mut merged: Vec<Value>, patch: &[Value], schema: &Value, strategic: bool) -> Vec<Value> {
+    let is = |item: &Value, directive: &str| strategic && item["$patch"] == directive;
     let items = patch.iter().filter(|item| !is(item, "replace"));
     let known = lists::steps(schema, &merged).filter(|_| items.clone().count() == patch.len());
     let (Some(mut known), Some(steps)) = (known, lists::steps(schema, patch)) else {
@@ -77,7 +65,7 @@ fn list(mut merged: Vec<Value>, patch: &[Value], schema: &Value, how: How) -> Ve
             known.remove(at);
             merged.remove(at);
         } else {
-            merged[at] = merge(&merged[at], item, &schema["items"], how);
+            merged[at] = merge(&merged[at], item, &schema["items"], strategic);
         }
     }
     merged

@@ -182,18 +182,6 @@ fn an_object_is_replaced_or_emptied_by_directive() {
 }
 
 #[test]
-fn keys_that_are_not_retained_go() {
-    let document = json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w"}]}});
-    let patch = json!({"spec": {"volumes": [
-        {"name": "v", "$retainKeys": ["name", "secret"], "secret": {"secretName": "s"}},
-    ]}});
-    assert_eq!(
-        strategic(&document, &patch)["spec"]["volumes"],
-        json!([{"name": "v", "secret": {"secretName": "s"}}, {"name": "w"}])
-    );
-}
-
-#[test]
 fn finalizers_are_a_set() {
     let document = json!({"metadata": {"finalizers": ["a", "b"]}});
     for (patch, expected) in [

@@ -40,17 +40,14 @@ impl Cluster {
 
 /// `wanted` with all that stays as it is in `live`: what only the API server writes, and what another path is for.
 pub(super) fn carry(call: &Call, live: &Value, wanted: &Value) -> Value {
-    let (base, other, paths): (_, _, &[&str]) = match (&*call.subresource, call.kind.status) {
-        ("status", _) => (live, wanted, &["/status"]),
-        ("ephemeralcontainers", _) => (live, wanted, &["/spec/ephemeralContainers"]),
-        _ if call.kind.resource() == "namespaces" => (wanted, live, &["/spec", "/status"]),
-        (_, true) => (wanted, live, &["/status"]),
-        (_, false) => (wanted, live, &[]),
+    let (base, other, part) = match call.subresource.as_str() {
+        "status" => (live, wanted, "/status"),
+        "ephemeralcontainers" => (live, wanted, "/spec/ephemeralContainers"),
+        _ if call.kind.status => (wanted, live, "/status"),
+        _ => (wanted, wanted, "/status"),
     };
     let mut next = base.clone();
-    for path in paths {
-        put(&mut next, path, other.pointer(path));
-    }
+    put(&mut next, part, other.pointer(part));
     let managed = "/metadata/managedFields";
     put(&mut next, managed, wanted.pointer(managed));
     for field in OURS.split(' ') {

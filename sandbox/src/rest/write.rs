@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::{ATTEMPTS, Call, MODIFIED, rules};
 use crate::admission::{Stage, admit};
-use crate::apply;
-use crate::object::{deleting, meta as text, metadata_mut, name as name_of, over, uid};
+use crate::object::{deleting, meta, metadata_mut, name as name_of, over, text, uid};
 use crate::schema::{self, Structural};
 use crate::status::{Cause, Failure, Result};
 use crate::store::{Key, Raced};
-use crate::{auth::rbac, cluster::Cluster, patch, request::Attributes};
+use crate::{apply, auth::rbac, cluster::Cluster, patch, request::Attributes};
 
 /// What the body of a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +152,7 @@ impl Attempt<'_> {
             if wanted.is_empty() {
                 continue;
             }
-            let said = object.pointer(at).and_then(Value::as_str);
-            let said = said.unwrap_or_default();
+            let said = object.pointer(at).map_or("", text);
             if said != wanted && (must_say || !said.is_empty()) {
                 let field = at.rsplit('/').next().unwrap_or_default();
                 let why = format!("the {field} of the object ({said}) does not match");
@@ -185,7 +183,7 @@ impl Attempt<'_> {
 
     /// What the client insists on: a UID, a revision, a namespace that is there and not about to go.
     fn check_conditions(&self, wanted: &Value) -> Result<()> {
-        let (said, expected) = (uid(wanted), text(wanted, "resourceVersion"));
+        let (said, expected) = (uid(wanted), meta(wanted, "resourceVersion"));
         let there = self.live.map_or("", |live| uid(live));
         match self.live {
             None if !expected.is_empty() => {
@@ -204,7 +202,7 @@ impl Attempt<'_> {
                 let why = format!("UID in precondition: {said}, UID in object meta: {there}");
                 Err(self.call.conflict(&format!("Precondition failed: {why}")))
             }
-            Some(live) if !expected.is_empty() && expected != text(live, "resourceVersion") => {
+            Some(live) if !expected.is_empty() && expected != meta(live, "resourceVersion") => {
                 Err(self.call.conflict(MODIFIED))
             }
             _ => Ok(()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::body::{self, JSON, TEXT, typed};
 use super::{Asked, Body, Peer, audit, resource};
 use crate::auth::{authenticate, rbac};
-use crate::faults::{Answer, Faults, Order};
+use crate::faults::{Answer, Order};
 use crate::request::{Attributes, attributes};
 use crate::status::{Failure, Result};
 use crate::{cluster::Cluster, discovery, openapi};
@@ -59,32 +59,27 @@ async fn serve(
         false // nobody waits for this
     });
     match fault {
-        None => {}
+        None => resource::answer(cluster, who, asked, request).await,
         Some(Answer::Code(code)) => {
             let failure = Failure::new(code, "refused by order");
-            return Err(failure.about(&asked.group, &asked.resource, &asked.name));
+            Err(failure.about(&asked.group, &asked.resource, &asked.name))
         }
         Some(Answer::Reset) => {
             peer.reset.cancel();
-            return pending().await; // the connection is about to be dropped, and this with it
+            pending().await // the connection is about to be dropped, and this with it
         }
     }
-    resource::answer(cluster, who, asked, request).await
 }
 
 /// Everything that is no resource.
 async fn other(cluster: &Cluster, asked: &Attributes, request: Asked) -> Result<Response<Body>> {
     let path = asked.path.trim_end_matches('/');
     if path == "/sandbox/faults" {
-        match *request.method() {
-            Method::GET => {}
-            Method::DELETE => drop(cluster.faults.send_replace(Faults::default())),
-            _ => {
-                let order = body::read(request.into_body()).await?;
-                let order = serde_json::from_slice::<Order>(&order);
-                let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
-                order.place(cluster);
-            }
+        if request.method() == Method::POST {
+            let order = body::read(request.into_body()).await?;
+            let order = serde_json::from_slice::<Order>(&order);
+            let order = order.map_err(|error| Failure::bad_request(error.to_string()))?;
+            order.place(cluster);
         }
         return Ok(body::answer(200, &json!(*cluster.faults.borrow()), &[]));
     }

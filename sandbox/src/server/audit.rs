@@ -20,7 +20,8 @@ pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseComplete",
         "auditID": id, "verb": asked.verb, "requestURI": request.uri().to_string(),
         "user": {"username": ""}, "sourceIPs": [peer.address.ip().to_string()],
-        "userAgent": body::text(request.headers(), &USER_AGENT), "requestReceivedTimestamp": now(cluster),
+        "userAgent": body::text(request.headers(), &USER_AGENT),
+        "requestReceivedTimestamp": format!("{:.6}", cluster.clock.now()),
     });
     if asked.resource_request {
         event["objectRef"] = json!({
@@ -33,16 +34,10 @@ pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer
 
 /// Logs it once all is known.
 pub(super) fn end(cluster: &Cluster, mut event: Value) {
-    event["stageTimestamp"] = now(cluster).into();
+    event["stageTimestamp"] = format!("{:.6}", cluster.clock.now()).into();
     // Appended at once, so that lines do not mix.
     let line = format!("{event}\n");
     if let Err(error) = (&cluster.audit).write_all(line.as_bytes()) {
         tracing::warn!(%error, "failed to write the audit log");
     }
-}
-
-/// Time as the audit log has it: with microseconds.
-fn now(cluster: &Cluster) -> String {
-    let now = cluster.clock.now();
-    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

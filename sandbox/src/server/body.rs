@@ -3,9 +3,7 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING,
-};
+use http::header::{self, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -45,7 +43,7 @@ pub(crate) fn choose<T>(
     headers: &HeaderMap,
     known: impl Fn(Option<&str>, &str) -> Option<T>,
 ) -> Option<T> {
-    let mut offers = text(headers, &ACCEPT).split(',');
+    let mut offers = text(headers, &header::ACCEPT).split(',');
     offers.find_map(|offer| {
         let parts: Vec<&str> = offer.split(';').map(str::trim).collect();
         let part = |name| parts.iter().find_map(|part| part.strip_prefix(name));
@@ -75,7 +73,7 @@ pub(super) async fn read(body: Incoming) -> Result<Bytes> {
 
 /// `Content-Type` without parameters.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
-    let media = text(headers, &CONTENT_TYPE).split(';').next();
+    let media = text(headers, &header::CONTENT_TYPE).split(';').next();
     media.unwrap_or_default().trim()
 }
 
@@ -109,11 +107,11 @@ pub(super) fn unsupported() -> Failure {
 pub(super) fn answer(code: u16, body: &Value, warnings: &[String]) -> Response<Body> {
     let mut response = typed(code, JSON, format!("{body}\n"));
     for warning in warnings.iter().take(MAX_WARNINGS[0]) {
-        let text = warning.chars().filter(|c| !c.is_control());
+        let text = warning.chars().take(MAX_WARNINGS[1]).collect::<String>();
         // Quoted as in JSON, which is quoted as a header is.
-        let text = json!(text.take(MAX_WARNINGS[1]).collect::<String>());
+        let text = json!(text);
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - {text}").as_bytes()) {
-            response.headers_mut().append(WARNING, value);
+            response.headers_mut().append(header::WARNING, value);
         }
     }
     response
@@ -124,7 +122,7 @@ pub(crate) fn typed(code: u16, media: &'static str, text: String) -> Response<Bo
     let mut response = Response::new(Full::from(text).boxed());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }

@@ -34,8 +34,9 @@ pub(super) async fn answer(
     let (verb, subresource) = (asked.verb.as_str(), asked.subresource.as_str());
     let (namespace, name) = (asked.namespace.as_str(), asked.name.as_str());
     let kind = (cluster.kinds).find(&asked.group, &asked.version, &asked.resource);
+    let unknown = "the server could not find the requested resource";
     let kind = kind.filter(|kind| has(kind, asked));
-    let kind = kind.ok_or_else(Failure::no_such_path)?;
+    let kind = kind.ok_or_else(|| Failure::new(404, unknown).about("", "", ""))?;
     if matches!(subresource, "exec" | "attach" | "log") {
         // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
         if subresource != "log" && cluster.release.minor() >= 35 {
@@ -50,7 +51,7 @@ pub(super) async fn answer(
     let mut call = Call::new(who, &kind, namespace, name, "");
     (call.subresource, call.query) = (subresource.to_owned(), asked.query.clone());
     let agent = body::text(request.headers(), &USER_AGENT);
-    check_options(cluster, &mut call.query, &media, agent)?;
+    check_options(&mut call.query, &media, agent)?;
     let content = body::object(request).await?;
     let shared = Arc::clone(cluster);
     let mut view = View { shared, call, form };
@@ -123,7 +124,7 @@ fn change(call: &Call, verb: &str, media: &str) -> Result<Change> {
 }
 
 /// Checks the options of a write or deletion, and fills in what the client does not say.
-fn check_options(cluster: &Cluster, query: &mut Query, media: &str, agent: &str) -> Result<()> {
+fn check_options(query: &mut Query, media: &str, agent: &str) -> Result<()> {
     if query.get("fieldManager").is_empty() {
         if media == APPLY {
             let why = "Required value: is required for apply patch";
@@ -132,9 +133,6 @@ fn check_options(cluster: &Cluster, query: &mut Query, media: &str, agent: &str)
         }
         // What the client calls itself.
         query.set("fieldManager", agent.split('/').next().unwrap_or_default());
-    }
-    if cluster.release.minor() < 25 {
-        query.set("fieldValidation", "Ignore"); // unknown there
     }
     Ok(())
 }

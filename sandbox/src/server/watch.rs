@@ -10,7 +10,7 @@ use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, sleep};
 
-use super::{Body, body, body::Form, resource::View};
+use super::{Body, body, resource::View};
 use crate::status::{Failure, Result};
 use crate::{faults::WatchFault, kinds::Kind, selector::Selector, store::Event};
 
@@ -33,8 +33,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
     if streams || revision == 0 {
         (revision, initial) = cluster.select(call, None)?;
     }
-    let limit = query.number("timeoutSeconds")?.filter(|limit| *limit > 0);
-    let limit = Duration::from_secs(limit.unwrap_or(USUAL_LIMIT));
+    let limit = query.number("timeoutSeconds")?.unwrap_or(USUAL_LIMIT);
     let resource = call.kind.resource();
     let mut watch = (cluster.store).watch(&resource, &call.namespace, revision);
     let bookmarks = query.flag("allowWatchBookmarks");
@@ -77,7 +76,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
         let line = format!("{}\n", json!({"type": what, "object": object}));
         Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
     });
-    let lines = StreamBody::new(lines.take_until(sleep(limit)));
+    let lines = StreamBody::new(lines.take_until(sleep(Duration::from_secs(limit))));
     let response = body::typed(200, body::JSON, String::new());
     Ok(response.map(|_| Body::new(lines)))
 }
@@ -85,9 +84,6 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
 /// A sign of the revision a watch has seen.
 fn bookmark(view: &View, revision: u64) -> Value {
     let metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-    if view.form == Form::Table {
-        return view.list(&[], &metadata);
-    }
     let (kind, version) = (&view.call.kind.kind, view.call.kind.api_version());
     view.one(&json!({"kind": kind, "apiVersion": version, "metadata": metadata}).into())
 }

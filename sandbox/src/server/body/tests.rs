@@ -21,7 +21,7 @@ fn the_first_form_that_can_be_had_is_taken() {
     ] {
         let mut headers = HeaderMap::new();
         assert_eq!(form(&headers).ok(), Some(Form::Plain));
-        headers.insert(ACCEPT, accept.parse().unwrap());
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
         assert_eq!(form(&headers).ok(), want, "{accept}");
     }
 }
