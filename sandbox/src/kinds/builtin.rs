@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
-    authorization::v1 as authorization, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, events::v1 as events, rbac::v1 as rbac,
+    authorization::v1 as authorization, coordination::v1 as coordination, core::v1 as core,
+    events::v1 as events, rbac::v1 as rbac,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::{NamespaceResourceScope, Resource};
@@ -18,7 +18,7 @@ use crate::release::Release;
 use crate::status::qualified;
 
 /// All of them, in the order of `kubectl api-resources`.
-pub(super) const ROWS: [Row; 26] = [
+pub(super) const ROWS: [Row; 22] = [
     Row::of::<core::ConfigMap>(),
     Row::of::<core::Event>(),
     Row::of::<core::Namespace>(),
@@ -30,15 +30,11 @@ pub(super) const ROWS: [Row; 26] = [
     Row::of::<admission::MutatingWebhookConfiguration>(),
     Row::of::<admission::ValidatingWebhookConfiguration>(),
     Row::of::<apiextensions::CustomResourceDefinition>(),
-    Row::of::<apps::DaemonSet>(),
     Row::of::<apps::Deployment>(),
-    Row::of::<apps::ReplicaSet>(),
-    Row::of::<apps::StatefulSet>(),
     Row::of::<authentication::SelfSubjectReview>(),
     Row::of::<authentication::TokenReview>(),
     Row::of::<authorization::SelfSubjectAccessReview>(),
     Row::of::<authorization::SubjectAccessReview>(),
-    Row::of::<batch::Job>(),
     Row::of::<coordination::Lease>(),
     Row::of::<events::Event>(),
     Row::of::<rbac::ClusterRoleBinding>(),

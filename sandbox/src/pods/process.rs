@@ -197,11 +197,9 @@ impl Process {
         }
     }
 
-    /// Ends its standard input, if that is no terminal.
+    /// Ends its standard input; a terminal stays open as long as it is read.
     pub(super) async fn end_input(&self) {
-        if !self.plan.flag("tty") {
-            *self.input.lock().await = None;
-        }
+        *self.input.lock().await = None;
     }
 
     /// Sets a terminal's size; 0 is none.
@@ -224,9 +222,6 @@ impl Process {
             }
             self.listeners
                 .send_modify(|all| all.retain(|one| !one.is_closed()));
-            if self.listeners.borrow().is_empty() {
-                self.exit().await; // nobody reads it: it stops once its pipe is full
-            }
         }
     }
 }
