@@ -83,7 +83,7 @@ pub(crate) async fn admit(
             Err(why) => {
                 let why = format!("failed calling webhook {name:?}: {why:#}");
                 if hook.failure_policy.as_deref() != Some("Ignore") {
-                    return Err(Failure::internal(&why));
+                    return Err(Failure::new(500, format!("Internal error occurred: {why}")));
                 }
                 tracing::warn!("{why}");
             }

@@ -1,15 +1,13 @@
 //! What the parts of the sandbox share, and the handle of a running one.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{fs::File, net::Ipv4Addr, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, sync::DropGuard, task::TaskTracker};
 
 use crate::auth::{rbac::bootstrap, tokens::Tokens};
 use crate::pods::{self, Pods};
@@ -200,8 +198,7 @@ impl Cluster {
                     {"type": "Ready", "status": "True", "lastTransitionTime": format!("{:.0}", self.clock.now())},
                 ],
                 "nodeInfo": {
-                    "kubeletVersion": git_version(self.release), "operatingSystem": "linux",
-                    "containerRuntimeVersion": "sandbox://processes", "osImage": "local processes, no containers",
+                    "kubeletVersion": git_version(self.release), "osImage": "local processes, no containers",
                 },
             },
         })

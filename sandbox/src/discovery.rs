@@ -7,9 +7,10 @@ use http::HeaderMap;
 use kube_core::Version;
 use serde_json::{Value, json};
 
-use crate::{cluster::Cluster, kinds::Kind, object::text, release::Release, server::choose};
+use crate::{
+    cluster::Cluster, kinds::Kind, object::text, release::Release, server::JSON, server::choose,
+};
 
-const JSON: &str = "application/json";
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The document at a path (`/version`, `/api`, `/apis`, `/api/v1`, `/apis/{group}`, `/apis/{group}/{version}`), and its

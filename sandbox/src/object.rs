@@ -27,11 +27,6 @@ pub(crate) fn uid(object: &Value) -> &str {
     meta(object, "uid")
 }
 
-/// `metadata.resourceVersion` as the number it is here; 0 if absent.
-pub(crate) fn revision(object: &Value) -> u64 {
-    meta(object, "resourceVersion").parse().unwrap_or(0)
-}
-
 /// Whether it is being deleted.
 pub(crate) fn deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()

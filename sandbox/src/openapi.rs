@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Kind, definitions};
-use crate::{discovery::git_version, release::Release};
+use crate::{discovery::git_version, kinds::Kind, kinds::definitions, release::Release};
 
 const REFERENCE: &str = "#/components/schemas/";
 const GVK: &str = "x-kubernetes-group-version-kind";
@@ -62,19 +61,15 @@ fn of(kind: &Kind) -> Value {
     json!({"group": kind.group, "kind": kind.kind, "version": kind.version})
 }
 
-/// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the forms and parameters of
-/// a patch of one.
+/// What `kubectl` looks up of a kind's paths: `explain` any operation on all objects, `apply` the parameters of a
+/// patch of one, and whether it may be a strategic one.
 fn paths_of(kind: &Kind) -> [(String, Value); 2] {
     let namespace = ["", "namespaces/{namespace}/"][usize::from(kind.namespaced)];
     let all = format!("/{}/{namespace}{}", root(kind), kind.plural);
     let one = format!("{all}/{{name}}");
     let method = if kind.virtual_only { "post" } else { "get" };
-    let mut content = json!({
-        "application/merge-patch+json": {}, "application/json-patch+json": {}, "application/apply-patch+yaml": {},
-    });
-    if !kind.custom() {
-        content["application/strategic-merge-patch+json"] = json!({});
-    }
+    let form = ["strategic-merge", "merge"][usize::from(kind.custom())];
+    let content = json!({format!("application/{form}-patch+json"): {}});
     let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
     let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(query);
     let patch = json!({

@@ -110,9 +110,9 @@ pub(crate) fn subject(certificate: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject.iter_organization();
-    let groups = groups.map(|group| Some(group.as_str().ok()?.to_owned()));
-    Some(Identity::user(user, groups.collect::<Option<_>>()?))
+    let groups = subject.iter_organization().map(|group| group.as_str());
+    let groups = groups.map(|group| group.map(str::to_owned));
+    Some(Identity::user(user, groups.collect::<Result<_, _>>().ok()?))
 }
 
 /// What every certificate has: who it is of, and other names for it.

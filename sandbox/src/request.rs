@@ -5,8 +5,7 @@ use std::str::FromStr;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::selector::exact_name;
-use crate::status::{Failure, Result, qualified};
+use crate::{selector::exact_name, status::Failure, status::Result, status::qualified};
 
 /// What is asked for, as authorization and admission see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

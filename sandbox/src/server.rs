@@ -13,14 +13,14 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use rustls::pki_types::CertificateDer;
+use tokio::{net::TcpListener, net::TcpStream, time::sleep, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 
-pub(crate) use body::{TEXT, choose, text, typed};
+pub(crate) use body::{JSON, TEXT, choose, text, typed};
 
 /// Body of an answer.
 pub(crate) type Body = http_body_util::combinators::BoxBody<bytes::Bytes, Infallible>;
@@ -41,7 +41,7 @@ pub(crate) struct Peer {
     /// Address.
     pub address: SocketAddr,
     /// Certificate the client proved by TLS, in DER.
-    pub certificate: Option<Arc<[u8]>>,
+    pub certificate: Option<CertificateDer<'static>>,
     /// Cancelled to end the connection by a TCP reset, now.
     pub reset: CancellationToken,
 }
@@ -92,11 +92,10 @@ async fn serve_one<F: Future<Output = Response<Body>>>(
     address: SocketAddr,
     answer: impl Fn(Asked, Peer) -> F,
 ) {
-    let certificate = stream.get_ref().1.peer_certificates();
-    let certificate = certificate.and_then(<[_]>::first);
+    let certificates = stream.get_ref().1.peer_certificates();
     let peer = Peer {
         address,
-        certificate: certificate.map(|certificate| certificate.as_ref().into()),
+        certificate: certificates.and_then(<[_]>::first).cloned(),
         reset: CancellationToken::new(),
     };
     let service = service_fn(|request| answer(request, peer.clone()).map(Ok::<_, Infallible>));

@@ -117,11 +117,6 @@ impl Failure {
         failure
     }
 
-    /// 500
-    pub fn internal(why: &str) -> Self {
-        Self::new(500, format!("Internal error occurred: {why}"))
-    }
-
     /// The same with `details` that say which object.
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         self.details = filled(json!({"name": name, "group": group, "kind": kind}));

@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::object::revision;
-
 /// Changes kept for watchers that come later; who asks for older ones is told to list again (410). A thousand sessions
 /// make about ten objects each.
 pub const KEPT: usize = 20_000;
@@ -143,13 +141,14 @@ impl Store {
     ) -> Result<Arc<Value>, Raced> {
         let mut inner = self.lock();
         let before = inner.objects.get(key).cloned();
-        if before.as_deref().map(revision) != live.map(revision) {
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        if before.as_deref().map(version) != live.map(version) {
             return Err(Raced);
         }
         let gone = next.is_none();
         let mut object = next.unwrap_or_else(|| before.as_deref().cloned().unwrap_or_default());
         if let Some(before) = before.as_ref().filter(|_| !gone) {
-            object["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
+            object["metadata"]["resourceVersion"] = version(before);
             if **before == object {
                 return Ok(Arc::clone(before));
             }

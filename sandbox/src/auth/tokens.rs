@@ -170,7 +170,7 @@ pub(crate) fn request(
     });
     let header = Header::new(Algorithm::ES256);
     let token = jsonwebtoken::encode(&header, &claims, &cluster.tokens.encoding);
-    let token = token.map_err(|error| Failure::internal(&error.to_string()))?;
+    let token = token.map_err(|error| Failure::new(500, error.to_string()))?;
     let end = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
     let answer = json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec,

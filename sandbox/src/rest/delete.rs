@@ -70,7 +70,7 @@ impl Cluster {
             return next;
         }
         let end = self.clock.now() + SignedDuration::from_secs(grace.min(YEAR));
-        next["metadata"]["deletionTimestamp"] = rules::time(end);
+        next["metadata"]["deletionTimestamp"] = format!("{end:.0}").into();
         next["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         if kind.generation && !deleting(live) {
             rules::bump(&mut next);
@@ -85,12 +85,11 @@ impl Cluster {
 /// Whether an object is the one that is meant.
 fn check(kind: &Kind, live: &Value, options: &DeleteOptions) -> Result<()> {
     let wanted = options.preconditions.clone().unwrap_or_default();
-    let revision = text(live, "resourceVersion");
-    let wanted = [
-        ("UID", wanted.uid, uid(live)),
-        ("ResourceVersion", wanted.resource_version, revision),
-    ];
-    for (what, wanted, there) in wanted {
+    let (same, version) = (wanted.uid, wanted.resource_version);
+    for (what, wanted, there) in [
+        ("UID", same, uid(live)),
+        ("ResourceVersion", version, text(live, "resourceVersion")),
+    ] {
         if let Some(wanted) = wanted.filter(|wanted| wanted != there) {
             let why = format!("the {what} in the precondition ({wanted}) does not match");
             let why = format!("{why} the {what} in record ({there})");

@@ -1,8 +1,6 @@
 //! What the API server fills in and what nobody may change: of every object, and of those of one kind.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use jiff::Timestamp;
-use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use super::Call;
@@ -10,18 +8,9 @@ use crate::object::{deleting, meta, metadata_mut, text, texts};
 use crate::status::{Cause, Failure, Result};
 use crate::{auth::rbac, cluster::Cluster, kinds::Kind};
 
-/// What random names are made of: no vowels, so that no words come out.
-const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Longest part of a `generateName` that is used, in bytes.
-const LONGEST_BASE: usize = 58;
 /// What only the API server writes in `metadata`.
 const OURS: &str =
     "uid creationTimestamp deletionTimestamp deletionGracePeriodSeconds generation resourceVersion";
-
-/// A time as objects have it: whole seconds.
-pub(super) fn time(now: Timestamp) -> Value {
-    format!("{now:.0}").into()
-}
 
 impl Cluster {
     /// Gives a new object its UID and so on.
@@ -31,7 +20,7 @@ impl Cluster {
             put(object, &format!("/metadata/{field}"), None);
         }
         object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-        object["metadata"]["creationTimestamp"] = time(self.clock.now());
+        object["metadata"]["creationTimestamp"] = format!("{:.0}", self.clock.now()).into();
         if kind.generation {
             bump(object);
         }
@@ -78,10 +67,9 @@ pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) ->
             let cause = Cause::new("FieldValueRequired", "metadata.name", why);
             return fail(kind, object, &[cause]);
         }
-        let mut name: String = base.chars().take(LONGEST_BASE).collect();
-        let mut random = rand::rng();
-        name.extend((0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])));
-        object["metadata"]["name"] = name.into();
+        // As much of the base as leaves a valid name, and five characters, as in Kubernetes.
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        object["metadata"]["name"] = format!("{base:.58}{random:.5}").into();
     }
     let Some(live) = live else {
         return Ok(());
@@ -90,7 +78,6 @@ pub(super) fn complete(kind: &Kind, live: Option<&Value>, object: &mut Value) ->
     new.retain(|one| !old.contains(one));
     if deleting(live) && !new.is_empty() {
         let why = "Forbidden: no new finalizers can be added if the object is being deleted";
-        let why = format!("{why}, found new finalizers {new:?}");
         let cause = Cause::new("FieldValueForbidden", "metadata.finalizers", why);
         return fail(kind, object, &[cause]);
     }

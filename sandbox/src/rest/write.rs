@@ -86,8 +86,7 @@ impl Attempt<'_> {
         rules::check(cluster, call, &object, live)?;
         let (object, more) = admit(cluster, Stage::Validating, call, live, object).await?;
         warnings.extend(more);
-        let name = name_of(&object).to_owned();
-        let key = Cluster::place(kind, &call.namespace, &name);
+        let key = Cluster::place(kind, &call.namespace, name_of(&object));
         let stored = match live {
             None if call.dry_run() && store.get(&key).is_some() => Err(Raced),
             _ if call.dry_run() => Ok(Arc::new(object)),
@@ -99,7 +98,7 @@ impl Attempt<'_> {
         match stored {
             Ok(object) => Ok(Some((code, object, warnings))),
             Err(Raced) if self.change == Change::Create => {
-                Err(Failure::exists(&kind.group, &kind.plural, &name))
+                Err(Failure::exists(&kind.group, &kind.plural, &key.name))
             }
             Err(Raced) => Ok(None),
         }

@@ -60,10 +60,7 @@ async fn serve(
     });
     match fault {
         None => resource::answer(cluster, who, asked, request).await,
-        Some(Answer::Code(code)) => {
-            let failure = Failure::new(code, "refused by order");
-            Err(failure.about(&asked.group, &asked.resource, &asked.name))
-        }
+        Some(Answer::Code(code)) => Err(Failure::new(code, "refused by order")),
         Some(Answer::Reset) => {
             peer.reset.cancel();
             pending().await // the connection is about to be dropped, and this with it

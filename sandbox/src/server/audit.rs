@@ -7,15 +7,14 @@ use http::header::USER_AGENT;
 use serde_json::{Value, json};
 
 use super::{Asked, Peer, body};
-use crate::cluster::Cluster;
-use crate::request::Attributes;
+use crate::{cluster::Cluster, request::Attributes};
 
 /// What is known of a request from its beginning.
 pub(super) fn begin(cluster: &Cluster, asked: &Attributes, request: &Asked, peer: &Peer) -> Value {
     // Whoever asks may have named the request, so that both sides' logs join.
-    let named = request.headers().get("audit-id");
-    let named = named.and_then(|id| Some(id.to_str().ok()?.to_owned()));
-    let id = named.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let named = request.headers().get("audit-id").map(|id| id.to_str());
+    let fresh = uuid::Uuid::new_v4().to_string();
+    let id = named.and_then(Result::ok).unwrap_or(&fresh);
     let mut event = json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseComplete",
         "auditID": id, "verb": asked.verb, "requestURI": request.uri().to_string(),

@@ -14,7 +14,7 @@ use crate::status::{Failure, Result};
 
 /// What is said in prose.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
-pub(super) const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 /// Longest body of a request, in bytes: Kubernetes' own limit.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Warnings in one answer, and characters in one of them.

@@ -24,10 +24,11 @@ pub(super) fn object(body: &[u8]) -> Option<Value> {
     let said = &envelope["typeMeta"];
     let raw = BASE64_STANDARD.decode(envelope["raw"].as_str().unwrap_or_default());
     let mut object = message(said["kind"].as_str()?, &raw.ok()?)?;
-    json_patch::merge(&mut object, said);
     // Go sends what is empty, too: an object not yet created was created in 1970.
-    let created = json!({"metadata": {"creationTimestamp": null}});
-    json_patch::merge(&mut object, &created);
+    let metadata = json!({"creationTimestamp": null});
+    let known =
+        json!({"kind": said["kind"], "apiVersion": said["apiVersion"], "metadata": metadata});
+    json_patch::merge(&mut object, &known);
     Some(object)
 }
 

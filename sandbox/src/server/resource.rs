@@ -109,16 +109,14 @@ fn no_such_method() -> Failure {
 
 /// What a write is.
 fn change(call: &Call, verb: &str, media: &str) -> Result<Change> {
-    let misplaced = call.kind.namespaced && call.namespace.is_empty();
-    match (verb, media) {
-        ("create", _) if call.name.is_empty() && !misplaced => Ok(Change::Create),
-        ("update", _) if !call.name.is_empty() => Ok(Change::Update),
-        ("patch", _) if call.name.is_empty() => Err(no_such_method()),
-        ("patch", "application/json-patch+json") => Ok(Change::Json),
-        ("patch", "application/merge-patch+json") => Ok(Change::Merge),
-        ("patch", STRATEGIC) if !call.kind.custom() => Ok(Change::Strategic),
-        ("patch", APPLY) => Ok(Change::Apply),
-        ("patch", _) => Err(body::unsupported()),
+    match (verb, call.name.is_empty(), media) {
+        ("create", true, _) => Ok(Change::Create),
+        ("update", false, _) => Ok(Change::Update),
+        ("patch", false, "application/json-patch+json") => Ok(Change::Json),
+        ("patch", false, "application/merge-patch+json") => Ok(Change::Merge),
+        ("patch", false, STRATEGIC) if !call.kind.custom() => Ok(Change::Strategic),
+        ("patch", false, APPLY) => Ok(Change::Apply),
+        ("patch", false, _) => Err(body::unsupported()),
         _ => Err(no_such_method()),
     }
 }

@@ -25,8 +25,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
     let (query, selector) = (&call.query, call.selector()?);
     let mut faults = cluster.faults.subscribe();
     if faults.borrow().watches == WatchFault::Refused {
-        let why = "the server is currently unable to handle the request";
-        return Err(Failure::new(503, why));
+        return Err(Failure::new(503, "refused by order"));
     }
     let streams = query.flag("sendInitialEvents") && cluster.release.minor() >= 32;
     let (mut revision, mut initial) = (query.number("resourceVersion")?.unwrap_or(0), Vec::new());
@@ -34,8 +33,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
         (revision, initial) = cluster.select(call, None)?;
     }
     let limit = query.number("timeoutSeconds")?.unwrap_or(USUAL_LIMIT);
-    let resource = call.kind.resource();
-    let mut watch = (cluster.store).watch(&resource, &call.namespace, revision);
+    let mut watch = (cluster.store).watch(&call.kind.resource(), &call.namespace, revision);
     let bookmarks = query.flag("allowWatchBookmarks");
     let events = stream! {
         for object in initial {

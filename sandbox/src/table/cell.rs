@@ -1,8 +1,7 @@
 //! What is in a column: where it is in the object, and how it is shown.
 
 use jiff::Timestamp;
-use jsonpath_rust::parser::{model::JpQuery, parse_json_path};
-use jsonpath_rust::query::js_path_process;
+use jsonpath_rust::{parser::model::JpQuery, parser::parse_json_path, query::js_path_process};
 use serde_json::Value;
 
 use crate::{kinds::Column, object::deleting};
