@@ -110,8 +110,8 @@ pub(crate) fn subject(certificate: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject.iter_organization().map(|group| group.as_str());
-    let groups = groups.map(|group| group.map(str::to_owned));
+    let groups = subject.iter_organization();
+    let groups = groups.map(|group| group.as_str().map(str::to_owned));
     Some(Identity::user(user, groups.collect::<Result<_, _>>().ok()?))
 }
 
