@@ -562,6 +562,8 @@ async fn a_log_can_be_followed_to_its_end() {
     let follow = lab.get(&follow);
     let finish = async {
         lab.until(running).await;
+        // What comes on the other output must not come after the end.
+        while !lab.get(log).await.contains("two\n") {}
         std::fs::write(&go, "").unwrap();
     };
     let (followed, ()) = tokio::join!(follow, finish);
