@@ -9,16 +9,12 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::object::name;
-use crate::rest::Call;
-use crate::status::Failure;
+use crate::{cluster::Cluster, object::name, rest::Call, status::Failure};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 /// What webhooks are asked and answer in.

@@ -6,11 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::object::metadata_mut;
-use crate::patch::merge::merge;
-use crate::rest::Call;
-use crate::schema::Structural;
-use crate::status::Failure;
+use crate::{
+    object::metadata_mut, patch::merge::merge, rest::Call, schema::Structural, status::Failure,
+};
 use fields::{Nodes, Path, Paths, changed, has, nodes, ownable, readable, retain};
 
 const APPLY: &str = "Apply";

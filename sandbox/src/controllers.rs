@@ -11,12 +11,8 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use crate::auth::Identity;
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::object::{deleting, name, namespace, over, uid};
-use crate::rest::Call;
-use crate::store::Key;
+use crate::object::{deleting, name, namespace, over, text, uid};
+use crate::{auth::Identity, cluster::Cluster, rest::Call, store::Key};
 
 const OWNERS: &str = "ownerReferences";
 
@@ -82,9 +78,12 @@ async fn look_after(cluster: &Cluster, key: &Key, object: &Value) {
 /// Whether the owner of something in a namespace is gone. One of a kind nobody knows stays, as does one in a namespace of
 /// what is in none: that makes no sense, and Kubernetes leaves it alone.
 fn lost(cluster: &Cluster, owner: &Value, namespace: &str) -> bool {
-    kind_of(cluster, owner).is_some_and(|kind| {
-        let name = owner["name"].as_str().unwrap_or_default();
-        let found = cluster.store.get(&Cluster::place(&kind, namespace, name));
+    let kind = cluster
+        .kinds
+        .of(text(&owner["apiVersion"]), text(&owner["kind"]));
+    kind.is_some_and(|kind| {
+        let key = Cluster::place(&kind, namespace, text(&owner["name"]));
+        let found = cluster.store.get(&key);
         let may_be = !kind.namespaced || !namespace.is_empty();
         may_be && found.is_none_or(|found| owner["uid"] != uid(&found))
     })
@@ -137,16 +136,12 @@ fn amend(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Value)) {
     let _ = cluster.store.write(key, Some(&live), next);
 }
 
-/// The kind an object or a reference says it is of.
-fn kind_of(cluster: &Cluster, object: &Value) -> Option<Arc<Kind>> {
-    let text = |field: &str| object[field].as_str().unwrap_or_default();
-    cluster.kinds.of(text("apiVersion"), text("kind"))
-}
-
 /// Deletes an object as the controller of this name, unless that was done.
 async fn delete(cluster: &Cluster, controller: &str, object: &Value) {
-    let kind = kind_of(cluster, object).filter(|_| !deleting(object));
-    let Some(kind) = kind else {
+    let kind = cluster
+        .kinds
+        .of(text(&object["apiVersion"]), text(&object["kind"]));
+    let Some(kind) = kind.filter(|_| !deleting(object)) else {
         return;
     };
     let who = Identity::sandbox(&format!("system:serviceaccount:kube-system:{controller}"));

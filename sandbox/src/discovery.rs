@@ -21,9 +21,9 @@ pub(crate) fn document(
     path: &str,
     headers: &HeaderMap,
 ) -> Option<(&'static str, Value)> {
-    let (kinds, minor) = (&*cluster.kinds.all(), cluster.release.minor());
+    let (kinds, release) = (&*cluster.kinds.all(), cluster.release);
     let media = choose(headers, |form, version| match form {
-        Some("APIGroupDiscoveryList") if minor >= 30 && version == "v2" => Some(V2),
+        Some("APIGroupDiscoveryList") if release >= Release::V1_30 && version == "v2" => Some(V2),
         form => form.is_none().then_some(JSON),
     });
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -39,7 +39,7 @@ pub(crate) fn document(
             return Some((V2, list));
         }
         ["version"] => json!({
-            "major": "1", "minor": minor.to_string(), "gitVersion": git_version(cluster.release), "gitCommit": "",
+            "major": "1", "minor": (release as u32).to_string(), "gitVersion": git_version(release), "gitCommit": "",
             "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
             "platform": format!("{OS}/{ARCH}"),
         }),
@@ -60,7 +60,7 @@ pub(crate) fn document(
 
 /// The release as its `gitVersion` tells it.
 pub(crate) fn git_version(release: Release) -> String {
-    format!("v1.{}.0", release.minor())
+    format!("v1.{}.0", release as u32)
 }
 
 /// A group with all its resources, as an `APIGroupDiscoveryList` has it; the preferred version first.

@@ -4,8 +4,7 @@ mod builtin;
 mod definitions;
 mod events;
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,8 +12,7 @@ use tokio::sync::watch;
 
 pub(crate) use definitions::definitions;
 
-use crate::release::Release;
-use crate::schema::Structural;
+use crate::{release::Release, schema::Structural};
 
 /// A kind as one version of an API group serves it.
 #[derive(Clone, Debug, Default, Deserialize)]

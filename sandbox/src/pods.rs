@@ -18,8 +18,7 @@ mod node;
 mod process;
 mod stream;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::watch;
 

@@ -15,10 +15,3 @@ pub enum Release {
     #[value(name = "1.36")]
     V1_36 = 36,
 }
-
-impl Release {
-    /// The minor version: 20, 30 or 36.
-    pub(crate) fn minor(self) -> u32 {
-        self as u32
-    }
-}

@@ -53,27 +53,32 @@ impl Structural {
     /// former, for `fieldValidation`.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut unknown = Vec::new();
-        self.walk(object, |schema, value, path| match value {
-            Value::Object(map) => map.retain(|name, value| {
-                let inner = field(schema, name);
-                if inner.is_null() && schema[PRESERVE] != true {
-                    unknown.push(join(path, name));
-                    return false;
+        walk(
+            &self.schema,
+            object,
+            "",
+            &mut |schema, value, path| match value {
+                Value::Object(map) => map.retain(|name, value| {
+                    let inner = field(schema, name);
+                    if inner.is_null() && schema[PRESERVE] != true {
+                        unknown.push(join(path, name));
+                        return false;
+                    }
+                    inner.is_null() || !value.is_null() || inner["nullable"] == true
+                }),
+                // Kubernetes takes both and stores texts.
+                Value::Number(number) if schema["format"] == "quantity" => {
+                    *value = json!(number.to_string());
                 }
-                inner.is_null() || !value.is_null() || inner["nullable"] == true
-            }),
-            // Kubernetes takes both and stores texts.
-            Value::Number(number) if schema["format"] == "quantity" => {
-                *value = json!(number.to_string());
-            }
-            _ => {}
-        });
+                _ => {}
+            },
+        );
         unknown
     }
 
     /// Fills in defaults.
     pub fn default(&self, object: &mut Value) {
-        self.walk(object, |schema, value, _| {
+        walk(&self.schema, object, "", &mut |schema, value, _| {
             let fields = schema["properties"].as_object();
             for (name, inner) in fields.filter(|_| value.is_object()).into_iter().flatten() {
                 let may_be = |value: &Value| !value.is_null() || inner["nullable"] == true;
@@ -90,7 +95,7 @@ impl Structural {
     pub fn validate(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
         let mut causes = Vec::new();
         let mut given = object.clone();
-        self.walk(&mut given, |schema, value, path| {
+        walk(&self.schema, &mut given, "", &mut |schema, value, path| {
             lists::duplicates(schema, value, path, &mut causes);
             // What is null and was not taken out may be.
             if let Value::Object(map) = value {
@@ -102,11 +107,6 @@ impl Structural {
             causes = values::broken_rules(&self.rules, object, before);
         }
         causes
-    }
-
-    /// Shows each value of an object that has a schema, with that and its path, from the outside in.
-    fn walk(&self, object: &mut Value, mut visit: impl FnMut(&Value, &mut Value, &str)) {
-        walk(&self.schema, object, "", &mut visit);
     }
 }
 
@@ -145,6 +145,7 @@ pub(crate) fn field<'a>(schema: &'a Value, name: &str) -> &'a Value {
     }
 }
 
+/// Shows each value of an object that has a schema, with that and its path, from the outside in.
 fn walk(schema: &Value, value: &mut Value, path: &str, visit: Visit<'_>) {
     if !schema.is_object() {
         return;

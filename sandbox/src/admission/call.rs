@@ -1,7 +1,6 @@
 //! The request to a webhook: one connection each, TLS of its `caBundle`, bounded in time and size.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -9,13 +8,10 @@ use http::header::CONTENT_TYPE;
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use rustls::{crypto::aws_lc_rs, pki_types::CertificateDer, pki_types::pem::PemObject as _};
 use serde_json::Value;
 
 /// Bytes of an answer, as much as the API server takes of a request.

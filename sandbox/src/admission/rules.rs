@@ -5,10 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::Write;
-use crate::auth::rbac::has;
-use crate::cluster::Cluster;
-use crate::selector::label_selector_matches;
-use crate::store::Key;
+use crate::{auth::rbac::has, cluster::Cluster, selector::label_selector_matches, store::Key};
 
 /// Whether a webhook wants to see a write, by its rules and selectors. With one version of each kind,
 /// `matchPolicy: Equivalent` is `Exact`.

@@ -3,16 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 use super::{ANONYMOUS, AUTHENTICATED, Identity, UNAUTHENTICATED, account_of, rbac, tokens};
-use crate::cluster::Cluster;
-use crate::pki;
-use crate::request::Attributes;
-use crate::status::Failure;
+use crate::{cluster::Cluster, pki, request::Attributes, status::Failure};
 
 /// What comes before a token that is offered as a WebSocket subprotocol.
 const BEARER: &str = "base64url.bearer.authorization.k8s.io.";

@@ -10,10 +10,8 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{Identity, MASTERS, account_of};
-use crate::cluster::Cluster;
-use crate::object::{name, namespace};
-use crate::request::Attributes;
-use crate::status::Failure;
+use crate::object::{name, namespace, text};
+use crate::{cluster::Cluster, request::Attributes, status::Failure};
 
 /// API group of roles and bindings.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -28,8 +26,8 @@ pub(crate) fn decide(cluster: &Cluster, who: &Identity, what: &Attributes) -> Op
     let (binding, _) = grants(cluster, who, &what.namespace).find(by)?;
     let named = [name(&binding), namespace(&binding)].join("/");
     let named = named.trim_end_matches('/');
-    let (kind, role) = (text(&binding, "kind"), &binding["roleRef"]);
-    let (of, role) = (text(role, "kind"), text(role, "name"));
+    let (kind, role) = (text(&binding["kind"]), &binding["roleRef"]);
+    let (of, role) = (text(&role["kind"]), text(&role["name"]));
     Some(format!(
         "RBAC: allowed by {kind} {named:?} of {of} {role:?}"
     ))
@@ -80,9 +78,9 @@ fn grants(
 fn is_meant(binding: &Value, who: &Identity) -> bool {
     let mut subjects = binding["subjects"].as_array().into_iter().flatten();
     subjects.any(|subject| {
-        let name = text(subject, "name");
+        let name = text(&subject["name"]);
         let at = subject["namespace"].as_str();
-        match text(subject, "kind") {
+        match text(&subject["kind"]) {
             "User" => who.username == name,
             "Group" => who.is_in(name),
             _ => account_of(&who.username) == Some((at.unwrap_or(namespace(binding)), name)),
@@ -93,8 +91,8 @@ fn is_meant(binding: &Value, who: &Identity) -> bool {
 /// The role a binding refers to.
 fn role_of(cluster: &Cluster, binding: &Value) -> Option<Arc<Value>> {
     let (version, role) = (format!("{GROUP}/v1"), &binding["roleRef"]);
-    let kind = cluster.kinds.of(&version, text(role, "kind"))?;
-    let key = Cluster::place(&kind, namespace(binding), text(role, "name"));
+    let kind = cluster.kinds.of(&version, text(&role["kind"]))?;
+    let key = Cluster::place(&kind, namespace(binding), text(&role["name"]));
     cluster.store.get(&key)
 }
 
@@ -119,11 +117,11 @@ pub(crate) fn check_escalation(
     who: &Identity,
     object: &Value,
 ) -> Result<(), Failure> {
-    let plural = |object: &Value| format!("{}s", text(object, "kind").to_lowercase());
+    let plural = |object: &Value| format!("{}s", text(&object["kind"]).to_lowercase());
     let (at, resource) = (namespace(object), plural(object));
     let (verb, of, named) = match &object["roleRef"] {
         Value::Null => ("escalate", resource.clone(), name(object)),
-        role => ("bind", plural(role), text(role, "name")),
+        role => ("bind", plural(role), text(&role["name"])),
     };
     let what = Attributes::about(verb, GROUP, at, &of, named);
     if decide(cluster, who, &what).is_some() {
@@ -200,8 +198,4 @@ pub(crate) fn has<'a>(list: impl IntoIterator<Item = &'a String>, wanted: &str) 
 fn resource(what: &Attributes) -> String {
     let resource = format!("{}/{}", what.resource, what.subresource);
     resource.trim_end_matches('/').to_owned()
-}
-
-fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object[field].as_str().unwrap_or_default()
 }

@@ -7,10 +7,8 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{Identity, rbac, tokens};
-use crate::cluster::Cluster;
-use crate::kinds::Kind;
-use crate::request::Attributes;
 use crate::status::{Cause, Failure};
+use crate::{cluster::Cluster, kinds::Kind, object::text, request::Attributes};
 
 /// Answers a TokenReview, SubjectAccessReview, SelfSubjectAccessReview or SelfSubjectReview: the object with its `status`.
 ///
@@ -48,10 +46,6 @@ pub(crate) fn review(
     Ok(object)
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
 fn texts(value: &Value) -> Vec<String> {
     Vec::deserialize(value).unwrap_or_default()
 }
@@ -62,14 +56,10 @@ fn token(cluster: &Cluster, spec: &Value) -> Result<Value, Failure> {
         let why = "token is required for TokenReview in authentication";
         return Err(Failure::bad_request(why));
     }
-    Ok(
-        match tokens::verify(cluster, token, &texts(&spec["audiences"])) {
-            Ok((user, audiences)) => {
-                json!({"authenticated": true, "user": user, "audiences": audiences})
-            }
-            Err(why) => json!({"user": {}, "error": why}),
-        },
-    )
+    let verified = tokens::verify(cluster, token, &texts(&spec["audiences"]));
+    let answer =
+        |(user, audiences)| json!({"authenticated": true, "user": user, "audiences": audiences});
+    Ok(verified.map_or_else(|why| json!({"user": {}, "error": why}), answer))
 }
 
 /// Whether `who` may do what a review asks about.

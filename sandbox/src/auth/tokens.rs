@@ -12,10 +12,8 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{ACCOUNT, Identity};
-use crate::cluster::Cluster;
-use crate::object::uid;
 use crate::status::{Cause, Failure};
-use crate::store::Key;
+use crate::{cluster::Cluster, object::uid, store::Key};
 
 /// Who signs, and the audience of the API server itself.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{amend, delete, let_go};
-use crate::cluster::Cluster;
-use crate::object::deleting;
-use crate::store::Key;
+use crate::{cluster::Cluster, object::deleting, store::Key};
 
 pub(super) const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Finalizer of definitions: objects of the kind go first.

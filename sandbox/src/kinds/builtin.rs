@@ -1,8 +1,6 @@
 //! The kinds built in: a row for each Rust type, with what `builtin.yaml` says of it.
 
-use std::any::TypeId;
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::{any::TypeId, collections::HashMap, sync::LazyLock};
 
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
@@ -14,8 +12,7 @@ use k8s_openapi::{NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, SchemaGenerator};
 
 use super::Kind;
-use crate::release::Release;
-use crate::status::qualified;
+use crate::{release::Release, status::qualified};
 
 /// All of them, in the order of `kubectl api-resources`.
 pub(super) const ROWS: [Row; 22] = [

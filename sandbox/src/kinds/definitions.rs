@@ -1,7 +1,6 @@
 //! OpenAPI v3 of the built-in kinds, from their Rust types, with the list keys that the types do not tell.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -26,7 +25,10 @@ pub(crate) fn definitions() -> &'static Map<String, Value> {
         }
         let merged = merged();
         for (name, definition) in &mut all {
-            for (_, more) in merged.iter().filter(|(of, _)| is(name, of)) {
+            for (_, more) in merged
+                .iter()
+                .filter(|(of, _)| name.ends_with(&format!(".{of}")))
+            {
                 json_patch::merge(definition, more);
             }
         }
@@ -35,15 +37,9 @@ pub(crate) fn definitions() -> &'static Map<String, Value> {
     &DEFINITIONS
 }
 
-/// What is merged into which definition.
+/// What is merged into which definition: `group.version.Kind`, its group told by the last part of its package.
 fn merged() -> HashMap<String, Value> {
     serde_saphyr::from_str(include_str!("lists.yaml")).expect("it is part of the program")
-}
-
-/// Whether a definition is `group.version.Kind`, its group told by the last part of its package.
-fn is(name: &str, of: &str) -> bool {
-    name.strip_suffix(of)
-        .is_some_and(|package| package.ends_with('.'))
 }
 
 #[cfg(test)]

@@ -1,18 +1,15 @@
 //! Subprotocols of exec and attach: which one, what a frame means in it, and how the end is told. Frames are read as Go's
 //! `golang.org/x/net/websocket` takes them: each for itself, whatever its opcode, with no regard for fragments.
 
-use std::borrow::Cow;
-use std::io;
+use std::{borrow::Cow, io};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::faults::StreamFault;
-use crate::release::Release;
+use crate::{faults::StreamFault, release::Release};
 
 /// Longest frame that is taken, in bytes: `DefaultMaxPayloadBytes`.
 const MAX_FRAME: usize = 32 << 20;

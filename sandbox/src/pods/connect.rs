@@ -13,12 +13,9 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::channel::{self, STDERR, STDIN, STDOUT};
 use super::{log, stream::Stream};
-use crate::cluster::Cluster;
-use crate::object;
 use crate::request::{Attributes, Query};
 use crate::server::{Body, TEXT, text, typed};
-use crate::status::Failure;
-use crate::store::Key;
+use crate::{cluster::Cluster, object, status::Failure, store::Key};
 
 const NO_UPGRADE: &str = "Upgrade request required: exec and attach speak WebSocket, not SPDY";
 const NO_STREAM: &str = "you must specify at least 1 of stdin, stdout, stderr";
@@ -55,11 +52,8 @@ fn choose<'a>(pod: &'a Value, named: &str) -> Result<&'a str, String> {
     let every: Vec<&str> = every.collect();
     let pod_name = object::name(pod);
     if named.is_empty() && listed("containers").count() != 1 {
-        let (all, why) = (
-            every.join(" "),
-            "a container name must be specified for pod",
-        );
-        return Err(format!("{why} {pod_name}, choose one of: [{all}]"));
+        let why = format!("a container name must be specified for pod {pod_name}");
+        return Err(format!("{why}, choose one of: [{}]", every.join(" ")));
     }
     let mut found = every.into_iter();
     let found = found.find(|one| named.is_empty() || *one == named);

@@ -1,22 +1,17 @@
 //! The kubelet's own port.
 
-use std::future::ready;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{future::ready, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
-use tokio::select;
+use tokio::{net::TcpListener, select};
 
 use super::connect;
 use crate::auth::{ANONYMOUS, authenticate, rbac};
 use crate::cluster::{Cluster, NODE};
-use crate::object;
 use crate::request::{Attributes, Query};
 use crate::server::{self, Body, Peer, TEXT, typed};
-use crate::status::Failure;
-use crate::store::Key;
+use crate::{object, status::Failure, store::Key};
 
 /// Pause before a kubelet that is to live again tries once more to get its port.
 const RETRY: Duration = Duration::from_millis(50);

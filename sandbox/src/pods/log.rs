@@ -1,8 +1,6 @@
 //! What a container wrote: the last 10 MiB of it.
 
-use std::convert::Infallible;
-use std::iter::once;
-use std::sync::Arc;
+use std::{convert::Infallible, iter::once, sync::Arc};
 
 use async_stream::stream;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -14,11 +12,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::process::Written;
-use crate::clock::Clock;
-use crate::cluster::Cluster;
-use crate::request::Query;
 use crate::server::{Body, typed};
-use crate::status::Failure;
+use crate::{clock::Clock, cluster::Cluster, request::Query, status::Failure};
 
 /// Bytes kept of a log: the kubelet's `containerLogMaxSize`.
 const KEPT: usize = 10 << 20;

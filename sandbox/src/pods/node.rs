@@ -1,7 +1,6 @@
 //! What a kubelet does: starts what pods say, starts it again, ends it, and writes it into each pod's status.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
@@ -11,8 +10,7 @@ use tokio::select;
 use super::log;
 use super::process::{self, Plan, Process};
 use crate::cluster::{Cluster, NODE};
-use crate::object;
-use crate::store::Key;
+use crate::{object, store::Key};
 
 /// Seconds before a container that failed is started a third time; doubles with each, up to [`MAX_WAIT`]. The second
 /// start comes at once. Both as in the kubelet.
@@ -119,8 +117,8 @@ fn advance(cluster: &Arc<Cluster>, pod: &Value) -> Timestamp {
         }
     }
     summarize(&mut next["status"], now);
-    let finalizers = pod["metadata"]["finalizers"].as_array();
-    let gone = end.is_some() && !busy && finalizers.is_none_or(Vec::is_empty);
+    let held = !object::texts(pod, "metadata", "finalizers").is_empty();
+    let gone = end.is_some() && !busy && !held;
     let key = Key::new("pods", object::namespace(pod), object::name(pod));
     // Somebody who changed it meanwhile is a reason to look at it again.
     let next = (!gone).then_some(next);

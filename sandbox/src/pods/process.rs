@@ -1,9 +1,7 @@
 //! A command as a process, behind pipes or a terminal; and the end of everything it started.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::{Arc, Once};
+use std::{os::unix::process::ExitStatusExt as _, path::PathBuf, process::Stdio};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,8 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex, SetOnce, mpsc, watch};
-use tokio_util::either::Either;
-use tokio_util::task::TaskTracker;
+use tokio_util::{either::Either, task::TaskTracker};
 
 use super::channel::{STDERR, STDOUT};
 use super::log::Log;

@@ -1,7 +1,6 @@
 //! An open exec or attach: the process on one side, the WebSocket on the other.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -17,10 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, ERROR, RESIZE, STDERR, STDIN, STDOUT, Subprotocol, V5};
 use super::process::{Process, Started, kill_all};
-use crate::cluster::Cluster;
 use crate::faults::{Faults, StreamFault};
-use crate::request::Query;
-use crate::server::Io;
+use crate::{cluster::Cluster, request::Query, server::Io};
 
 /// After this time without data a connection is dropped: `stream_idle_timeout` of containerd and
 /// `defaultIdleConnectionTimeout` of the API server.

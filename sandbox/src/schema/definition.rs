@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::values::cause;
 use super::{Structural, builtin};
-use crate::kinds::Kind;
-use crate::release::Release;
-use crate::status::Cause;
+use crate::{kinds::Kind, release::Release, status::Cause};
 
 /// The kinds a CustomResourceDefinition defines, one for each served version. Releases before 1.30 know no CEL rules.
 ///

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::join;
-use super::values::cause;
+use super::{join, values::cause};
 use crate::status::Cause;
 
 /// The steps to the items of a list that is merged item by item, as `FieldsV1` calls them: `k:` and the keys of an object,

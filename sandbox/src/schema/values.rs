@@ -1,10 +1,8 @@
 //! Values and CEL rules: what the engines for both find wrong, as causes.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use jsonschema::error::ValidationErrorKind as Wrong;
-use jsonschema::paths::LocationSegment;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use jsonschema::{error::ValidationErrorKind as Wrong, paths::LocationSegment};
 use kube_cel::CompiledSchema;
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ use crate::object::{meta, partial, uid};
 use crate::request::{Attributes, Query};
 use crate::rest::{Call, Change};
 use crate::status::{Cause, Failure, Result};
-use crate::{cluster::Cluster, kinds::Kind, pods, table};
+use crate::{cluster::Cluster, kinds::Kind, pods, release::Release, table};
 
 const APPLY: &str = "application/apply-patch+yaml";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -39,7 +39,7 @@ pub(super) async fn answer(
     let kind = kind.ok_or_else(|| Failure::new(404, unknown).about("", "", ""))?;
     if matches!(subresource, "exec" | "attach" | "log") {
         // A WebSocket is opened by GET, which is a right to read: 1.35 asks for the other one too.
-        if subresource != "log" && cluster.release.minor() >= 35 {
+        if subresource != "log" && cluster.release >= Release::V1_36 {
             let resource = format!("pods/{subresource}");
             let create = Attributes::about("create", "", namespace, &resource, name);
             rbac::require(cluster, &who, &create)?;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval_at, sleep};
 
 use super::{Body, body, resource::View};
 use crate::status::{Failure, Result};
-use crate::{faults::WatchFault, kinds::Kind, selector::Selector, store::Event};
+use crate::{faults::WatchFault, kinds::Kind, release::Release, selector::Selector, store::Event};
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_mins(1);
@@ -27,7 +27,7 @@ pub(super) fn answer(view: View) -> Result<Response<Body>> {
     if faults.borrow().watches == WatchFault::Refused {
         return Err(Failure::new(503, "refused by order"));
     }
-    let streams = query.flag("sendInitialEvents") && cluster.release.minor() >= 32;
+    let streams = query.flag("sendInitialEvents") && cluster.release >= Release::V1_36;
     let (mut revision, mut initial) = (query.number("resourceVersion")?.unwrap_or(0), Vec::new());
     if streams || revision == 0 {
         (revision, initial) = cluster.select(call, None)?;
