@@ -173,8 +173,8 @@ impl Sandbox {
 impl Cluster {
     /// Stores an object a cluster begins with.
     pub(crate) fn plant(&self, mut object: Value) -> anyhow::Result<()> {
-        let text = |field: &str| object[field].as_str().unwrap_or_default();
-        let kind = self.kinds.of(text("apiVersion"), text("kind"));
+        let [version, kind] = ["apiVersion", "kind"].map(|field| object::text(&object[field]));
+        let kind = self.kinds.of(version, kind);
         let kind = kind.with_context(|| format!("no kind {} is served", object["kind"]))?;
         self.stamp(&kind, &mut object);
         let (namespace, name) = (object::namespace(&object), object::name(&object));

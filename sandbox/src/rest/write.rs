@@ -213,8 +213,7 @@ impl Attempt<'_> {
         if !kind.namespaced {
             return Ok(());
         }
-        let place = Key::new("namespaces", "", namespace);
-        let found = self.cluster.store.get(&place);
+        let found = (self.cluster.store).get(&Key::new("namespaces", "", namespace));
         let found = found.ok_or_else(|| Failure::not_found("", "namespaces", namespace))?;
         if !deleting(&found) {
             return Ok(());
