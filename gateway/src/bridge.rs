@@ -210,7 +210,8 @@ where
             relay.notice(text.clone());
         }
     };
-    end::finish(relay, end, &settings, stop).await
+    // In a box, for it comes but once, and all that bridges keep in memory until then counts.
+    Box::pin(end::finish(relay, end, &settings, stop)).await
 }
 
 enum Event {

@@ -54,7 +54,7 @@ struct Console {
     /// Its recording, if there is one, until the bridge takes the tap.
     recording: Option<(Recording, Tap)>,
     /// What the audit log knows of it.
-    facts: event::Facts,
+    facts: Box<event::Facts>,
     begun: Instant,
 }
 
@@ -223,7 +223,7 @@ impl Gate {
             target,
             streams: stream.streams,
             recording,
-            facts: known,
+            facts: Box::new(known),
             begun: Instant::now(),
         };
         let upgraded = hyper::upgrade::on(&mut *request);
@@ -268,12 +268,17 @@ impl Console {
             drop(tap);
             None
         };
+        // In a box: what most consoles come to much later is no part of what each keeps in memory until then.
+        Box::pin(self.end(ended, recording)).await;
+    }
+
+    async fn end(mut self, ended: Option<Ended>, recording: Option<Recording>) {
         if let Some(recording) = recording {
             // Sealed on this disk before the connection counts as over.
             let end = record::console::end(ended.as_ref());
             if let Some(Finished { recorded, carried }) = recording.finish(end).await {
                 for carried in carried {
-                    let transferred = told::transferred(self.facts.clone(), carried);
+                    let transferred = told::transferred(event::Facts::clone(&self.facts), carried);
                     self.gate.log.emit(transferred);
                 }
                 self.facts.recording = Some(told::recording(recorded));
@@ -295,7 +300,7 @@ impl Console {
         let tally = ended.map(|ended| ended.tally).unwrap_or_default();
         count(metrics, Direction::to_pod, tally.bytes_in);
         count(metrics, Direction::to_client, tally.bytes_out);
-        let facts = self.facts.clone();
+        let facts = event::Facts::clone(&self.facts);
         let lasted = self.begun.elapsed();
         let event = told::disconnected(facts, ended, reason, lasted);
         self.gate.log.emit(event);

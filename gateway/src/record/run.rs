@@ -63,31 +63,11 @@ impl Run {
         let mut deliveries = Deliveries::default();
         let written = self.write(writer, &mut deliveries).await;
         recorder.metrics.recordings_open.dec();
-        let done = match written {
-            Ok(done) => {
-                let finished = Finished {
-                    recorded: recorder.entry(done.place.key(), &done.manifest),
-                    carried: done.carried,
-                };
-                let _ = tell.send(finished); // a task that is gone needs no answer
-                Some((done.place, done.manifest))
-            }
-            Err(Some(unsealed)) => Box::pin(recorder.rescue(unsealed, Some(tell))).await,
-            Err(None) => None,
-        };
-        if let Some((place, manifest)) = done {
-            recorder.count(&manifest);
-            let there = deliveries.done().await;
-            Box::pin(recorder.hand_over(place, &manifest, &there)).await;
-        }
+        Box::pin(recorder.finish(written, deliveries, tell)).await;
     }
 
     /// Writes and seals. What could not be sealed is left; nothing, if it is the next look at the spool that finds it.
-    async fn write(
-        self,
-        mut writer: Box<Writer>,
-        deliveries: &mut Deliveries,
-    ) -> Result<Sealed, Option<Unsealed>> {
+    async fn write(self, mut writer: Box<Writer>, deliveries: &mut Deliveries) -> Written {
         let Self {
             recorder,
             tape,
@@ -125,7 +105,7 @@ impl Run {
                     // A bridge that must be recorded ends now; what was written so far is kept.
                     tape.lose();
                     recorder.broke(&live.opening, word(&error), &error);
-                    return Err(Some(writer.abandon(&error, None)));
+                    return Err(Some(Box::new(writer.abandon(&error, None))));
                 }
             }
             if ended {
@@ -135,6 +115,9 @@ impl Run {
         }
     }
 }
+
+/// What is sealed, or what is left to be sealed: nothing, if it is the next look at the spool that finds it.
+type Written = Result<Box<Sealed>, Option<Box<Unsealed>>>;
 
 /// Segments that go to the store while their recording goes on: a task each, and none while nothing closes.
 #[derive(Default)]
@@ -192,27 +175,53 @@ async fn wait(tape: &Tape, writer: &Writer, live: &Live) {
 }
 
 impl Recorder {
+    /// Tells what was sealed, and delivers it.
+    async fn finish(
+        &self,
+        written: Written,
+        deliveries: Deliveries,
+        tell: oneshot::Sender<Finished>,
+    ) {
+        let done = match written {
+            Ok(done) => {
+                let finished = Finished {
+                    recorded: self.entry(done.place.key(), &done.manifest),
+                    carried: done.carried,
+                };
+                let _ = tell.send(finished); // a task that is gone needs no answer
+                Some((done.place, done.manifest))
+            }
+            Err(Some(unsealed)) => self.rescue(*unsealed, Some(tell)).await,
+            Err(None) => None,
+        };
+        if let Some((place, manifest)) = done {
+            self.count(&manifest);
+            let there = deliveries.done().await;
+            self.hand_over(place, &manifest, &there).await;
+        }
+    }
+
     async fn seal(
         &self,
         writer: Box<Writer>,
         at: Duration,
         end: Option<End>,
         live: &Arc<Live>,
-    ) -> Result<Sealed, Option<Unsealed>> {
+    ) -> Written {
         let Some(key) = self.signer() else {
             let error = no_key();
             self.broke(&live.opening, "key", &error);
-            return Err(Some(writer.abandon(&error, end)));
+            return Err(Some(Box::new(writer.abandon(&error, end))));
         };
         let instance = self.rules.instance.clone();
         let told = Arc::clone(live);
         let work = move || Ok(writer.seal(at, end, &key, &instance, &told));
         match self.blocking(work).await {
-            Ok(Ok(sealed)) => Ok(sealed),
+            Ok(Ok(sealed)) => Ok(Box::new(sealed)),
             Ok(Err(failed)) => {
                 let (unsealed, error) = *failed;
                 self.broke(&live.opening, word(&error), &error);
-                Err(Some(unsealed))
+                Err(Some(Box::new(unsealed)))
             }
             Err(error) => {
                 self.broke(&live.opening, "disk", &error);
@@ -237,11 +246,11 @@ impl Recorder {
     }
 
     /// What a writer has left that took everything else with it.
-    fn reopen(&self, live: &Live, why: &writer::Error) -> Option<Unsealed> {
+    fn reopen(&self, live: &Live, why: &writer::Error) -> Option<Box<Unsealed>> {
         let place = self.spool.claim(&live.dir).ok().flatten()?;
         let reason = format!("the recorder failed: {why}");
         let opening = Box::new(Opening::clone(&live.opening));
-        Some(Unsealed::Broken(place, opening, reason, None))
+        Some(Box::new(Unsealed::Broken(place, opening, reason, None)))
     }
 
     /// Seals what is left, however long that takes, and tells it if it works at once. `None`: the process ends first, and
