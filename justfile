@@ -111,6 +111,6 @@ bench *args: _bench-programs
 bench-smoke: _bench-programs
     cargo run --quiet --release --package drawbridge-bench -- run --quick
 
-# A real cluster, straight and through the gateway: kubeconfigs for either way, and a pod.
-bench-real direct session pod: _bench-programs
-    cargo run --quiet --release --package drawbridge-bench -- real --direct {{ direct }} --session {{ session }} --pod {{ pod }} --docs docs/performance.md
+# A real cluster, straight, through the gateway, and recorded by it: kubeconfigs for each way, and a pod.
+bench-real direct session recorded pod: _bench-programs
+    cargo run --quiet --release --package drawbridge-bench -- real --direct {{ direct }} --session {{ session }} --recorded {{ recorded }} --pod {{ pod }} --docs docs/performance.md

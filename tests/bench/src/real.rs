@@ -1,4 +1,5 @@
-//! The same clients against a real cluster: straight to the API server, and through the gateway, taking turns.
+//! The same clients against a real cluster: straight to the API server, through the gateway, and through the gateway while it
+//! records, taking turns.
 
 mod kubeconfig;
 
@@ -24,6 +25,9 @@ use kubeconfig::Access;
 /// Longest one measurement may take: all of them are of a fixed amount of work, and a few seconds long.
 const ONE: Duration = Duration::from_mins(2);
 
+/// Bytes of the file in the pod that is printed again and again: made once, and in the node's memory from then on.
+const FILE: usize = 32 << 20;
+
 /// Longest time until an exec on a busy node has said that it is ready.
 const READY: Duration = Duration::from_secs(30);
 
@@ -32,25 +36,29 @@ pub(crate) struct Args {
     /// Kubeconfig of somebody who may exec into the pod, at the API server.
     #[arg(long)]
     direct: PathBuf,
-    /// Kubeconfig of a session for the same pod, at the gateway: the one in the session's Secret.
+    /// Kubeconfig of a session for the same pod, at the gateway: the one in the session's Secret. It was granted by an operator
+    /// with `--recording=off`.
     #[arg(long)]
     session: PathBuf,
+    /// The same of one granted by an operator with `--recording=required`. Default: recording is not measured.
+    #[arg(long)]
+    recorded: Option<PathBuf>,
     /// Namespace of the pod. Default: that of the session's kubeconfig.
     #[arg(long)]
     namespace: Option<String>,
-    /// A running pod with `sh`, `stty`, `dd` and `true`.
+    /// A running pod with `sh`, `stty`, `dd`, `base64` and `true`, and 32 MiB to spare in its `/tmp`.
     #[arg(long)]
     pod: String,
     /// Its container. Default: its only one.
     #[arg(long)]
     container: Option<String>,
-    /// Rounds; in each, both ways are measured once.
+    /// Rounds; in each, every way is measured once.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Keystrokes per round.
     #[arg(long, default_value_t = 2000)]
     keystrokes: usize,
-    /// Bytes of output per round, rounded up to 32 KiB.
+    /// Bytes of output per round, rounded up to 32 MiB.
     #[arg(long, default_value_t = 128 << 20)]
     bytes: usize,
     /// Execs of `true` per round.
@@ -73,6 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let Args {
         direct,
         session,
+        recorded,
         namespace,
         pod,
         container,
@@ -82,18 +91,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         connects,
         docs,
     } = args;
-    let mut ways = [
-        Way {
-            name: "direct",
-            access: Access::load(&direct).await?,
-            rounds: Vec::new(),
-        },
-        Way {
-            name: "gateway",
-            access: Access::load(&session).await?,
-            rounds: Vec::new(),
-        },
-    ];
+    let mut ways = Vec::new();
+    for (name, kubeconfig) in [
+        ("direct", Some(direct)),
+        ("gateway", Some(session)),
+        ("recording", recorded),
+    ] {
+        if let Some(kubeconfig) = kubeconfig {
+            ways.push(Way {
+                name,
+                access: Access::load(&kubeconfig).await?,
+                rounds: Vec::new(),
+            });
+        }
+    }
     let namespace = namespace
         .or_else(|| ways[1].access.namespace.clone())
         .context("no namespace: the session's kubeconfig names none, so --namespace must")?;
@@ -110,15 +121,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .to_owned();
     eprintln!("{machine}, Kubernetes {version}");
 
+    // What is printed is made before anything is measured.
+    timeout(ONE, bulk(&ways[0].access, &pod, FILE))
+        .await
+        .context("what is to be printed was not ready in time")??;
     for round in 0..rounds {
-        let first = round % 2;
-        for turn in [first, 1 - first] {
-            let way = &mut ways[turn];
+        let count = ways.len();
+        for turn in 0..count {
+            let way = &mut ways[(round + turn) % count];
             let figures = timeout(ONE, measure(&way.access, &pod, keystrokes, bytes, connects))
                 .await
                 .with_context(|| format!("{} took over {ONE:?}", way.name))?
                 .with_context(|| format!("{}, round {}", way.name, round + 1))?;
-            eprintln!("{}/{rounds} {:<8} {figures:.1?}", round + 1, way.name);
+            eprintln!("{}/{rounds} {:<9} {figures:.1?}", round + 1, way.name);
             way.rounds.push(figures);
         }
     }
@@ -216,21 +231,24 @@ async fn typing(access: &Access, pod: &Pod, keystrokes: usize) -> anyhow::Result
     Ok(times)
 }
 
-/// Megabytes per second of output, from the word to begin until the status.
+/// Megabytes per second of output, from the word to begin until the status: lines of base64 of noise, which a recording has to
+/// keep as they are, and which no compressor makes much shorter.
 async fn bulk(access: &Access, pod: &Pod, bytes: usize) -> anyhow::Result<f64> {
-    let blocks = bytes.div_ceil(CHUNK);
-    let bytes = blocks * CHUNK;
-    // Not `head -c`: busybox copies with it byte by byte, and the pod would be what is measured.
-    let script = format!("read go; exec dd if=/dev/zero bs={CHUNK} count={blocks} 2>/dev/null");
+    let blocks = FILE / CHUNK;
+    let times = bytes.div_ceil(FILE);
+    let bytes = times * FILE;
+    // Not `head -c` and not `cat`: busybox copies byte by byte with the one, and in small pieces with the other; the pod would be
+    // what is measured.
+    let script = format!(
+        "f=/tmp/drawbridge-bench; [ -e $f ] || {{ base64 /dev/urandom | dd bs={CHUNK} count={blocks} iflag=fullblock of=$f.new && mv $f.new $f; }} 2>/dev/null
+        read go; n=0; while [ $n -lt {times} ]; do dd if=$f bs={CHUNK} 2>/dev/null; n=$((n+1)); done"
+    );
     let mut socket = access
         .open(&pod.exec(&script, &["stdin", "stdout"]), OUTPUT)
         .await?;
     let began = Instant::now();
     socket.send(BINARY, b"\0go\n").await?;
-    drain(&mut socket, bytes, |_, data| {
-        data.iter().all(|byte| *byte == 0)
-    })
-    .await?;
+    drain(&mut socket, bytes, |_, data| data.is_ascii()).await?;
     Ok(float(bytes) / 1e6 / began.elapsed().as_secs_f64())
 }
 
@@ -245,45 +263,91 @@ async fn connect(access: &Access, pod: &Pod) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// What is measured, how many digits, and what the gateway divided by direct must not exceed.
-const ROWS: [(&str, &str, usize, Option<f64>); 4] = [
-    ("p50_us", "µs from key to echo, median", 0, Some(1.3)),
-    ("p99_us", "… 99th percentile", 0, None),
-    ("mb_per_s", "MB/s of output, one session", 0, None),
-    (
+/// One line of the table.
+struct Row {
+    figure: &'static str,
+    what: &'static str,
+    /// Digits after the point.
+    digits: usize,
+    /// What the gateway divided by direct must not exceed.
+    most: Option<f64>,
+    /// What recording divided by the gateway without must be at least.
+    least: Option<f64>,
+}
+
+const ROWS: [Row; 4] = [
+    row("p50_us", "µs from key to echo, median", 0, Some(1.3), None),
+    row("p99_us", "… 99th percentile", 0, None, None),
+    row(
+        "mb_per_s",
+        "MB/s of output, one session",
+        0,
+        None,
+        Some(0.9),
+    ),
+    row(
         "connect_ms",
         "ms from dialling to the first message, median",
         1,
         None,
+        None,
     ),
 ];
 
-fn table(ways: &[Way; 2]) -> String {
-    let mut text = "| what | direct | gateway | gateway ÷ direct | floor | kept |\n|---|---|---|---|---|---|\n".to_owned();
-    for (figure, what, digits, floor) in ROWS {
-        let of = |way: &Way| -> Vec<f64> {
-            way.rounds
+const fn row(
+    figure: &'static str,
+    what: &'static str,
+    digits: usize,
+    most: Option<f64>,
+    least: Option<f64>,
+) -> Row {
+    Row {
+        figure,
+        what,
+        digits,
+        most,
+        least,
+    }
+}
+
+fn table(ways: &[Way]) -> String {
+    let mut text = "| what | direct | gateway | ÷ direct | floor | kept | recording | ÷ gateway | floor | kept |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for row in ROWS {
+        let of = |way: usize| -> Vec<f64> {
+            let rounds = ways.get(way).map_or(&[][..], |way| &way.rounds);
+            rounds
                 .iter()
-                .filter_map(|round| round.get(figure).copied())
+                .filter_map(|round| round.get(row.figure).copied())
                 .collect()
         };
-        let [direct, gateway] = [of(&ways[0]), of(&ways[1])];
-        let ratios: Vec<f64> = gateway
-            .iter()
-            .zip(&direct)
-            .map(|(gateway, direct)| gateway / direct)
-            .collect();
-        let kept =
-            floor.zip(median(&ratios)).map_or(
-                "",
-                |(most, ratio)| if ratio <= most { "yes" } else { "**no**" },
-            );
-        let floor = floor.map_or_else(String::new, |most| format!("≤ {most}×"));
-        let [direct, gateway] = [spread(&direct, digits), spread(&gateway, digits)];
+        let [direct, gateway, recording] = [0, 1, 2].map(of);
+        let by = |these: &[f64], those: &[f64]| -> Vec<f64> {
+            these.iter().zip(those).map(|(a, b)| a / b).collect()
+        };
+        let (apart, cost) = (by(&gateway, &direct), by(&recording, &gateway));
+        let most = row
+            .most
+            .map(|most| (format!("≤ {most}×"), median(&apart).map(|is| is <= most)));
+        let least = row
+            .least
+            .map(|least| (format!("≥ {least}×"), median(&cost).map(|is| is >= least)));
+        let judged = |floor: Option<(String, Option<bool>)>| {
+            let (floor, kept) = floor.unwrap_or_default();
+            let kept = kept.map_or("", |kept| if kept { "yes" } else { "**no**" });
+            format!("{floor} | {kept}")
+        };
+        let [direct, gateway, recording] =
+            [direct, gateway, recording].map(|all| spread(&all, row.digits));
         let _ = writeln!(
             text,
-            "| {what} | {direct} | {gateway} | {} | {floor} | {kept} |",
-            spread(&ratios, 2)
+            "| {} | {direct} | {gateway} | {} | {} | {recording} | {} | {} |",
+            row.what,
+            spread(&apart, 2),
+            judged(most),
+            spread(&cost, 2),
+            judged(least),
         );
     }
     text

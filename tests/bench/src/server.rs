@@ -55,7 +55,8 @@ pub(crate) struct Args {
 struct Documents {
     /// All sessions.
     list: String,
-    secret: String,
+    /// The key that recordings are signed with, and its public half.
+    signing: [String; 2],
     terms: Terms,
 }
 
@@ -82,7 +83,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let documents = Arc::new(Documents {
         list: world::sessions(sessions, terms)?.to_string(),
-        secret: world::signing_secret()?.to_string(),
+        signing: world::signing()?.map(|document| document.to_string()),
         terms,
     });
     let plain = TcpListener::bind(plain).await?;
@@ -243,8 +244,9 @@ async fn answer(
         ("GET", path) if path == world::pod_path() => {
             respond(stream, "200 OK", &world::pod().to_string()).await
         }
-        ("GET", path) if path == world::signing_path() => {
-            respond(stream, "200 OK", &documents.secret).await
+        ("GET", path) if world::signing_paths().iter().any(|known| known == path) => {
+            let secret = path == world::signing_paths()[0];
+            respond(stream, "200 OK", &documents.signing[usize::from(!secret)]).await
         }
         // What the gateway writes into a status is its own affair: it gets the session back as it was.
         ("GET" | "PATCH", path) if let Some(number) = world::named(path) => {

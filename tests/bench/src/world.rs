@@ -144,24 +144,36 @@ pub(crate) struct Terms {
     pub(crate) recorded: bool,
 }
 
-/// The Secret with the key that recordings are signed with: a new one.
-pub(crate) fn signing_secret() -> anyhow::Result<Value> {
+/// The Secret with the key that recordings are signed with, a new one, and the ConfigMap with its public half.
+pub(crate) fn signing() -> anyhow::Result<[Value; 2]> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-    Ok(json!({
+    let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": { "name": names::SIGNING_SECRET, "namespace": names::SYSTEM_NAMESPACE, "resourceVersion": "1" },
         "data": { names::SIGNING_KEY: BASE64_STANDARD.encode(key.serialize_pem()) },
-    }))
+    });
+    let keys = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": names::SIGNING_KEYS, "namespace": names::SYSTEM_NAMESPACE, "resourceVersion": "1" },
+        "data": { "bench.pem": key.public_key_pem() },
+    });
+    Ok([secret, keys])
 }
 
-/// Where that Secret is.
-pub(crate) fn signing_path() -> String {
-    format!(
-        "/api/v1/namespaces/{}/secrets/{}",
-        names::SYSTEM_NAMESPACE,
-        names::SIGNING_SECRET
-    )
+/// Where that Secret is, and that ConfigMap.
+pub(crate) fn signing_paths() -> [String; 2] {
+    [
+        ("secrets", names::SIGNING_SECRET),
+        ("configmaps", names::SIGNING_KEYS),
+    ]
+    .map(|(kind, name)| {
+        format!(
+            "/api/v1/namespaces/{}/{kind}/{name}",
+            names::SYSTEM_NAMESPACE
+        )
+    })
 }
 
 /// Number of the session that a path below `consolesessions` names, alone or with its status.
