@@ -244,9 +244,12 @@ async fn answer(
         ("GET", path) if path == world::pod_path() => {
             respond(stream, "200 OK", &world::pod().to_string()).await
         }
-        ("GET", path) if world::signing_paths().iter().any(|known| known == path) => {
-            let secret = path == world::signing_paths()[0];
-            respond(stream, "200 OK", &documents.signing[usize::from(!secret)]).await
+        ("GET", path)
+            if let Some(which) = world::signing_paths()
+                .iter()
+                .position(|known| known == path) =>
+        {
+            respond(stream, "200 OK", &documents.signing[which]).await
         }
         // What the gateway writes into a status is its own affair: it gets the session back as it was.
         ("GET" | "PATCH", path) if let Some(number) = world::named(path) => {
